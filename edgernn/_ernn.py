@@ -1,0 +1,107 @@
+"""The `.ernn` file: a QuantizedModel as safetensors with a JSON header.
+
+`QuantizedModel.save` and `QuantizedModel.load` are its doors.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from ._files import Tensors, read_tensors, write_tensors
+from .fixedpoint import ARITHMETIC_VERSION, PRE_ACTIVATION_SCALE, STATE_SCALE, STATE_VIEW_SCALE
+from .qmodel import Affine, Head, Layer, QuantizedModel
+
+FILE_FORMAT: Final = "edgernn.quantized_model"
+
+
+def save_model(model: QuantizedModel, path: str | Path) -> None:
+    """Write the model as one file, atomically. Raises ValueError when the place cannot be written."""
+    tensors: Tensors = {"input_mean": model.input_mean, "input_std": model.input_std}
+    for index, layer in enumerate(model.layers):
+        tensors |= _affine_tensors(f"layers.{index}.input", layer.input)
+        tensors |= _affine_tensors(f"layers.{index}.recurrent", layer.recurrent)
+    if model.head is not None:
+        tensors |= _affine_tensors("head", model.head.dense)
+    write_tensors(path, tensors, _header(model))
+
+
+def load_model(path: str | Path) -> QuantizedModel:
+    """Read and check a model. Raises ValueError when it is missing, foreign, damaged, newer or inconsistent."""
+    tensors, header = read_tensors(path, FILE_FORMAT)
+    try:
+        version = header["arithmetic_version"]
+        if version != ARITHMETIC_VERSION:
+            raise ValueError(
+                f"it needs arithmetic version {version}, this edgernn computes version {ARITHMETIC_VERSION}; "
+                "use the edgernn release that wrote it"
+            )
+        return _parse(tensors, header)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+    except (KeyError, TypeError, AttributeError, OverflowError) as error:
+        raise ValueError(f"{path}: the header or a tensor is missing or has a wrong type ({error!r})") from None
+
+
+def _header(model: QuantizedModel) -> dict[str, Any]:
+    return {
+        "format": FILE_FORMAT,
+        "arithmetic_version": model.arithmetic_version,
+        "scheme": model.scheme,
+        "task": model.task,
+        "input_scale": float(np.float32(model.input_scale)),
+        "input_zero_point": model.input_zero_point,
+        "layers": [
+            {"cell": layer.cell, "reset_after": layer.reset_after, "cell_exponent": layer.cell_exponent}
+            for layer in model.layers
+        ],
+        "head": None if model.head is None else model.head.kind,
+        "output_scale": None if model.head is None else float(np.float32(model.head.dense.output_scale)),
+        "labels": list(model.labels),
+        "provenance": dict(model.provenance),
+    }
+
+
+def _affine_tensors(name: str, affine: Affine) -> Tensors:
+    return {f"{name}.{part}": getattr(affine, part) for part in ("weight", "bias", "weight_scale")}
+
+
+def _parse(tensors: Tensors, header: Mapping[str, Any]) -> QuantizedModel:
+    scheme, input_scale = header["scheme"], float(header["input_scale"])
+    view_scale = STATE_VIEW_SCALE if scheme == "w8a8" else STATE_SCALE
+
+    def affine(name: str, scale: float, output_scale: float) -> Affine:
+        weight, bias, weight_scale = (tensors.pop(f"{name}.{part}") for part in ("weight", "bias", "weight_scale"))
+        try:
+            return Affine(weight, bias, weight_scale, scale, output_scale)
+        except ValueError as error:
+            raise ValueError(f"{name}: {error}") from None
+
+    layers = tuple(
+        Layer(
+            entry["cell"],
+            affine(f"layers.{index}.input", view_scale if index else input_scale, PRE_ACTIVATION_SCALE),
+            affine(f"layers.{index}.recurrent", view_scale, PRE_ACTIVATION_SCALE),
+            bool(entry["reset_after"]),
+            int(entry["cell_exponent"]),
+        )
+        for index, entry in enumerate(header["layers"])
+    )
+    kind = header["head"]
+    head = None if kind is None else Head(kind, affine("head", view_scale, float(header["output_scale"])))
+    mean, std = tensors.pop("input_mean"), tensors.pop("input_std")
+    if tensors:
+        raise ValueError(f"unknown tensors: {', '.join(sorted(tensors))}")
+    return QuantizedModel(
+        layers=layers,
+        head=head,
+        input_scale=input_scale,
+        input_zero_point=int(header["input_zero_point"]),
+        scheme=scheme,
+        input_mean=mean,
+        input_std=std,
+        labels=tuple(str(label) for label in header["labels"]),
+        task=header["task"],
+        provenance=dict(header["provenance"]),
+    )

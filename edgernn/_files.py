@@ -1,0 +1,90 @@
+"""Files as they cross the border: atomic writes, and safetensors files with a JSON header. No pickle anywhere."""
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save as _pack
+
+Tensors = dict[str, npt.NDArray[Any]]
+
+_HEADER_KEY = "edgernn"
+_CHECKSUM_KEY = "sha256"
+
+
+def write_atomic(path: str | Path, content: bytes | str) -> None:
+    """Write a whole file or nothing: a reader never sees a part of it, and a crash leaves the old file in place.
+
+    Creates the folder. Raises ValueError when the place cannot be written.
+    """
+    path = Path(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(content.encode() if isinstance(content, str) else content)
+                file.flush()
+                os.fsync(file.fileno())
+            os.chmod(temporary, 0o666 & ~_umask())
+            os.replace(temporary, path)
+        except BaseException:
+            os.unlink(temporary)
+            raise
+    except OSError as error:
+        raise ValueError(f"cannot write {path}: {error.strerror}; choose a folder you can write to") from None
+
+
+def write_tensors(path: str | Path, tensors: Tensors, header: Mapping[str, Any]) -> None:
+    """Write a safetensors file whose metadata holds `header` as JSON, and a checksum over both. Raises ValueError."""
+    text = json.dumps(header, sort_keys=True)
+    tensors = {name: np.ascontiguousarray(array) for name, array in tensors.items()}
+    write_atomic(path, _pack(tensors, {_HEADER_KEY: text, _CHECKSUM_KEY: _checksum(tensors, text)}))
+
+
+def read_tensors(path: str | Path, expected_format: str) -> tuple[Tensors, dict[str, Any]]:
+    """(tensors, header) of a file written by `write_tensors` with header["format"] == expected_format.
+
+    Raises ValueError when the file is missing, foreign, truncated or damaged.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise ValueError(f"{path}: no such file")
+    try:
+        with safe_open(path, framework="numpy") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+        text = metadata[_HEADER_KEY]
+        header = json.loads(text)
+        found = header["format"]
+    except KeyError:
+        raise ValueError(f"{path}: not an edgernn file (a safetensors file without edgernn's header)") from None
+    except (SafetensorError, OSError, ValueError, TypeError, RecursionError) as error:
+        raise ValueError(f"{path}: not an edgernn file, or cut short or damaged ({error})") from None
+    if found != expected_format:
+        raise ValueError(f"{path}: holds {found!r}, but {expected_format!r} is needed here")
+    if metadata.get(_CHECKSUM_KEY) != _checksum(tensors, text):
+        raise ValueError(f"{path}: damaged: its checksum does not match its content; make the file anew")
+    return tensors, header
+
+
+def _checksum(tensors: Tensors, header: str) -> str:
+    digest = hashlib.sha256(header.encode())
+    for name in sorted(tensors):
+        array = tensors[name]
+        digest.update(f"\n{name} {array.dtype.str} {array.shape}\n".encode())
+        digest.update(array.tobytes())
+    return digest.hexdigest()
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

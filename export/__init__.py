@@ -1,0 +1,1 @@
+"""Exporters: a QuantizedModel (or FloatModel) becomes a .tflite or .onnx file."""

@@ -1,0 +1,1 @@
+"""Simulation of the firmware: the int8 kernels that compute exactly what the device will."""

@@ -1,0 +1,81 @@
+"""Random QuantizedModels for the tests: ordinary ones and adversarial ones, seeded."""
+
+from typing import Literal
+
+import numpy as np
+
+from edgernn.fixedpoint import PRE_ACTIVATION_SCALE, STATE_SCALE, STATE_VIEW_SCALE
+from edgernn.qmodel import GATES, Affine, Cell, Head, IntArray, Layer, QuantizedModel, Scheme
+
+Variant = Literal["lstm", "gru", "gru_before", "rnn"]
+VARIANTS: tuple[Variant, ...] = ("lstm", "gru", "gru_before", "rnn")
+SCHEMES: tuple[Scheme, ...] = ("w8a8", "w8a16")
+
+
+def random_affine(
+    rng: np.random.Generator, rows: int, columns: int, input_scale: float, output_scale: float, gain: float
+) -> Affine:
+    """Weights of about `gain` in real units; a few rows all zero, a few all +-127."""
+    weight = rng.integers(-127, 128, (rows, columns)).astype(np.int8)
+    kind = rng.random(rows)
+    weight[kind < 0.05] = 0
+    extreme = kind > 0.9
+    weight[extreme] = np.where(rng.random((int(extreme.sum()), columns)) < 0.5, -127, 127)
+    scale = (gain / 127 / np.sqrt(columns) * rng.uniform(0.3, 3.0, rows)).astype(np.float32)
+    bias = rng.normal(0, gain, rows) / (float(np.float32(input_scale)) * scale.astype(np.float64))
+    return Affine(weight, np.clip(np.rint(bias), -(2**28), 2**28).astype(np.int32), scale, input_scale, output_scale)
+
+
+def random_model(
+    seed: int,
+    cell: Variant = "gru",
+    scheme: Scheme = "w8a8",
+    *,
+    input_size: int | None = None,
+    hidden_size: int | None = None,
+    layers: int = 1,
+    head: Literal["last", "steps"] | None = "last",
+    output_size: int = 3,
+    saturating: bool = False,
+) -> QuantizedModel:
+    """A model with random integers; `saturating` makes gates and states run into their limits all the time."""
+    rng = np.random.default_rng(seed)
+    gain = 40.0 if saturating else float(10 ** rng.uniform(-0.5, 0.6))
+    inputs = input_size or int(rng.integers(1, 24))
+    hidden = hidden_size or int(rng.integers(1, 40))
+    kind: Cell = "gru" if cell == "gru_before" else cell
+    view_scale = STATE_VIEW_SCALE if scheme == "w8a8" else STATE_SCALE
+    input_scale = float(np.float32(10 ** rng.uniform(-2.5, -1.2) * (1.0 if scheme == "w8a8" else 1 / 256)))
+    built = []
+    columns, scale = inputs, input_scale
+    for _ in range(layers):
+        rows = len(GATES[kind]) * hidden
+        built.append(
+            Layer(
+                kind,
+                random_affine(rng, rows, columns, scale, PRE_ACTIVATION_SCALE, gain),
+                random_affine(rng, rows, hidden, view_scale, PRE_ACTIVATION_SCALE, gain),
+                reset_after=cell != "gru_before",
+                cell_exponent=int(rng.integers(9, 16)) if kind == "lstm" else 0,
+            )
+        )
+        columns, scale = hidden, view_scale
+    output_scale = float(np.float32(10 ** rng.uniform(-4.5, -3.5)))
+    dense = random_affine(rng, output_size, hidden, view_scale, output_scale, 2.0)
+    return QuantizedModel(
+        layers=tuple(built),
+        head=None if head is None else Head(head, dense),
+        input_scale=input_scale,
+        input_zero_point=int(rng.integers(-20, 21)) if scheme == "w8a8" else 0,
+        scheme=scheme,
+        labels=tuple(f"class {i}" for i in range(output_size)) if head else (),
+    )
+
+
+def random_input(model: QuantizedModel, steps: int, seed: int, batch: tuple[int, ...] = ()) -> IntArray:
+    """Integer inputs [*batch, steps, input_size] over the whole range, with runs at both extremes."""
+    rng = np.random.default_rng(seed)
+    low, high = -model.input_limit, model.input_limit - 1
+    x = rng.integers(low, high + 1, (*batch, steps, model.input_size))
+    extreme = rng.random((*batch, steps, 1)) < 0.2
+    return np.where(extreme, np.where(rng.random(x.shape) < 0.5, low, high), x).astype(model.input_dtype)
