@@ -8,7 +8,6 @@ The formats they connect: hidden state and gates are int16 in Q0.15 (value * 2^-
 scale 1/3072, the LSTM's cell state is int16 with a power-of-two scale 2^-15 .. 2^-9.
 """
 
-import math
 from collections.abc import Callable
 from typing import Any, Final, TypeVar
 
@@ -121,29 +120,34 @@ def tanh(p: Any) -> Any:
 # ---- real multipliers as integers (done once, in Python) -------------------------------------------------------------
 
 
-def decompose_multiplier(m: float) -> tuple[int, int]:
+def decompose_multiplier(m: Any) -> tuple[Any, Any]:
     """(q31, exponent) with m = q31 / 2^31 * 2^exponent and 2^30 <= q31 < 2^31 (TensorFlow Lite's QuantizeMultiplier).
 
-    Raises ValueError unless m is positive and finite.
+    m is a float64 or an array of them. Raises ValueError unless all are positive and finite.
     """
-    if not (m > 0 and math.isfinite(m)):
+    values = np.asarray(m, np.float64)
+    if not (np.isfinite(values).all() and (values > 0).all()):
         raise ValueError(f"a requantization multiplier must be positive and finite, not {m}")
-    fraction, exponent = math.frexp(m)
-    q31 = math.floor(fraction * 2**31 + 0.5)
-    return (q31 // 2, exponent + 1) if q31 == 2**31 else (q31, exponent)
+    fraction, exponent = np.frexp(values)
+    q31 = np.floor(fraction * 2.0**31 + 0.5).astype(np.int64)
+    carry = q31 == 1 << 31  # the fraction rounded up to one
+    return (q31 >> carry)[()], (exponent.astype(np.int64) + carry)[()]
 
 
-def quantize_multiplier(m: float) -> tuple[int, int]:
+def quantize_multiplier(m: Any) -> tuple[Any, Any]:
     """(multiplier, shift) of `requantize` for the real multiplier m: 15 bits and m ~ multiplier * 2^-shift.
 
-    Raises ValueError when m is outside [2^-32, 2^7), which no runtime's requantization covers.
+    m is a float64 or an array of them. Raises ValueError when one is outside [2^-32, 2^7), which no runtime's
+    requantization covers.
     """
     q31, exponent = decompose_multiplier(m)
-    if not MULTIPLIER_EXPONENT_MIN <= exponent <= MULTIPLIER_EXPONENT_MAX:
-        raise ValueError(f"requantization multiplier {m:g} is outside [2^-32, 2^7): the scales do not fit together")
-    return ((q31 + (1 << 15)) >> 16 if q31 < 0x7FFF0000 else 0x7FFF), 15 - exponent
+    if np.min(exponent) < MULTIPLIER_EXPONENT_MIN or np.max(exponent) > MULTIPLIER_EXPONENT_MAX:
+        worst = float(np.min(m) if np.min(exponent) < MULTIPLIER_EXPONENT_MIN else np.max(m))
+        raise ValueError(f"requantization multiplier {worst:g} is outside [2^-32, 2^7): the scales do not fit together")
+    return np.where(q31 < 0x7FFF0000, (q31 + (1 << 15)) >> 16, 0x7FFF)[()], 15 - exponent
 
 
 def cell_rescale(cell_exponent: int) -> tuple[int, int]:
     """(q31, exponent) of the `rescale` from an LSTM cell state of scale 2^-cell_exponent to a pre-activation."""
-    return decompose_multiplier(2.0**-cell_exponent / PRE_ACTIVATION_SCALE)
+    q31, exponent = decompose_multiplier(2.0**-cell_exponent / PRE_ACTIVATION_SCALE)
+    return int(q31), int(exponent)

@@ -70,7 +70,7 @@ class Affine:
     def multipliers(self) -> npt.NDArray[np.int64]:
         """[rows, 2]: multiplier and shift of `fixedpoint.requantize` for every row."""
         scale_in, scale_out = float(np.float32(self.input_scale)), float(np.float32(self.output_scale))
-        return np.array([quantize_multiplier(scale_in * float(s) / scale_out) for s in self.weight_scale], np.int64)
+        return np.stack(quantize_multiplier(scale_in * self.weight_scale.astype(np.float64) / scale_out), axis=1)
 
     @property
     def multiplier(self) -> npt.NDArray[np.int64]:

@@ -1,1 +1,19 @@
-"""Exporters: a QuantizedModel (or FloatModel) becomes a .tflite or .onnx file."""
+"""Exporters: a QuantizedModel (or FloatModel) becomes a `.tflite` or `.onnx` file, as bytes."""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .onnx import float_to_onnx as float_to_onnx
+    from .onnx import to_onnx as to_onnx
+    from .tflite import to_tflite as to_tflite
+
+_HOMES = {"float_to_onnx": "onnx", "to_onnx": "onnx", "to_tflite": "tflite"}
+
+__all__ = ["float_to_onnx", "to_onnx", "to_tflite"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,110 @@
+"""calibrate: the scales of input, cell state and output from what the float model does on sample data."""
+
+import math
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from ..nn import SequenceModel
+from ..nn._base import check_lengths, valid_steps
+from ..qmodel import CELL_EXPONENTS
+
+Method = Literal["minmax", "percentile", "mse"]
+Values = npt.NDArray[np.float64]
+
+_TAIL = 1e-4  # the share of values that "percentile" leaves outside on each side
+_CLIPS = np.linspace(0.2, 1.0, 81)  # the shares of the full range that "mse" tries
+_BATCH = 256
+
+
+@torch.no_grad()
+def calibrate(
+    model: SequenceModel, x: Tensor, lengths: Tensor | None = None, method: Method = "minmax"
+) -> SequenceModel:
+    """Set the activation scales of a prepared model; returns it.
+
+    x [sequences, steps, input_size] in raw units, lengths [sequences] or None. method: the full range of the values
+    ("minmax"), all but 1e-4 of them on each side ("percentile"), or the range of the least quantisation error ("mse").
+    Raises ValueError when the model is not prepared or the data do not fit.
+    """
+    quantizer = model.quantizer
+    if quantizer is None:
+        raise ValueError("the model is not prepared; call prepare(model, config) first")
+    if method not in ("minmax", "percentile", "mse"):
+        raise ValueError(f"unknown calibration method {method!r}; known are minmax, percentile, mse")
+    if x.dim() != 3 or 0 in x.shape:
+        raise ValueError(f"calibration data must be [sequences, steps, channels] and not empty, not {tuple(x.shape)}")
+    lengths = torch.full((len(x),), x.shape[1]) if lengths is None else check_lengths(lengths, len(x), x.shape[1])
+    if not bool(torch.isfinite(x[valid_steps(lengths.to(x.device), x.shape[1])]).all()):
+        raise ValueError("calibration data contain NaN or infinite values; clean them first")
+    inputs, outputs, cells = _trace(model, x, lengths)
+
+    low, high = _range(inputs, method, 2**quantizer.config.activations)
+    if quantizer.config.scheme == "w8a8":
+        low, high = min(low, 0.0), max(high, 0.0)
+        scale = max(high - low, 1e-6) / 255.0
+        quantizer.input_zero_point.fill_(round(-128.0 - low / scale))
+    else:
+        scale = max(abs(low), abs(high), 1e-6) / 32767.0
+    quantizer.log_input_scale.fill_(math.log2(scale))
+    low, high = _range(outputs, method, 256)
+    quantizer.log_output_scale.fill_(math.log2(max(abs(low), abs(high), 1e-6) / (127.0 * 256.0)))
+    for index, largest in enumerate(cells):
+        exponent = 15 - math.ceil(math.log2(max(largest, 1e-9)))
+        quantizer.cell_exponents[index] = min(max(exponent, CELL_EXPONENTS[0]), CELL_EXPONENTS[-1])
+    quantizer.start_learned_scales(model)
+    quantizer.calibrated.fill_(True)
+    return model
+
+
+def _trace(model: SequenceModel, x: Tensor, lengths: Tensor) -> tuple[Values, Values, list[float]]:
+    """(normalised inputs, outputs, the largest |cell state| a layer) of the float model over the valid steps."""
+    quantizer, model.quantizer = model.quantizer, None
+    training = model.training
+    model.eval()
+    try:
+        valid = valid_steps(lengths.to(x.device), x.shape[1])
+        inputs = ((x - model.input_mean) / model.input_std)[valid]
+        outputs, cells = [], [0.0] * model.rnn.num_layers
+        for start in range(0, len(x), _BATCH):
+            part, length = x[start : start + _BATCH], lengths[start : start + _BATCH]
+            y = model(part, length)
+            outputs.append(y[valid[start : start + _BATCH]] if model.head_kind == "steps" else y)
+            if model.cell == "lstm":
+                cells = [max(pair) for pair in zip(cells, _largest_cell(model, part, length), strict=True)]
+    finally:
+        model.quantizer = quantizer
+        model.train(training)
+    return inputs.double().cpu().numpy(), torch.cat(outputs).double().cpu().numpy(), cells
+
+
+def _largest_cell(model: SequenceModel, x: Tensor, lengths: Tensor) -> list[float]:
+    """The largest |c| of every layer over the valid steps (torch's LSTM shows c only after its last step)."""
+    state, largest = None, torch.zeros(model.rnn.num_layers, device=x.device)
+    for t in range(int(lengths.max())):
+        _, state = model.run(x[:, t : t + 1], None, state)
+        alive = (t < lengths).to(x.device)
+        largest = torch.maximum(largest, (state[1].abs() * alive[:, None]).amax(dim=(1, 2)))
+    return [float(v) for v in largest]
+
+
+def _range(values: Values, method: Method, levels: int) -> tuple[float, float]:
+    """The range (low, high) that the method gives to quantise into `levels` values."""
+    low, high = float(values.min()), float(values.max())
+    if method == "percentile":
+        return float(np.quantile(values, _TAIL)), float(np.quantile(values, 1.0 - _TAIL))
+    if method == "mse" and high > low:
+        flat = values.ravel()[:: max(1, values.size // 100_000)]
+        errors = [_error(flat, low * clip, high * clip, levels) for clip in _CLIPS]
+        clip = float(_CLIPS[int(np.argmin(errors))])
+        return low * clip, high * clip
+    return low, high
+
+
+def _error(values: Values, low: float, high: float, levels: int) -> float:
+    step = (high - low) / (levels - 1)
+    quantised = np.clip(np.rint((values - low) / step), 0, levels - 1) * step + low
+    return float(np.mean((values - quantised) ** 2))

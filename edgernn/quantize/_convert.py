@@ -1,0 +1,63 @@
+"""convert: the integers of a prepared SequenceModel as a QuantizedModel."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..fixedpoint import PRE_ACTIVATION_SCALE
+from ..nn import SequenceModel
+from ..qmodel import Affine, Head, Layer, QuantizedModel
+from ._cells import IntegerAffine
+
+
+@torch.no_grad()
+def convert(model: SequenceModel, provenance: Mapping[str, Any] | None = None) -> QuantizedModel:
+    """The QuantizedModel that computes exactly what the prepared and calibrated model computes.
+
+    provenance: what to remember about the training (JSON values). Raises ValueError when the model is not prepared and
+    calibrated, holds NaN or infinite weights, or could overflow its 32-bit accumulators.
+    """
+    quantizer = model.quantizer
+    if quantizer is None or not quantizer.calibrated:
+        raise ValueError("convert needs a prepared and calibrated model; call prepare, then calibrate")
+    for name, parameter in model.named_parameters():
+        if not bool(torch.isfinite(parameter).all()):
+            raise ValueError(f"{name} contains NaN or infinite values; train again with a smaller learning rate")
+    layers, scale_in = [], float(quantizer.input_scale)
+    for index in range(model.rnn.num_layers):
+        integers, input_scale, recurrent_scale = quantizer.layer(model, index)
+        layers.append(
+            Layer(
+                integers.cell,
+                _affine(integers.input, input_scale, scale_in, PRE_ACTIVATION_SCALE),
+                _affine(integers.recurrent, recurrent_scale, quantizer.view_scale, PRE_ACTIVATION_SCALE),
+                integers.reset_after,
+                integers.cell_exponent,
+            )
+        )
+        scale_in = quantizer.view_scale
+    dense, head_scale = quantizer.head(model)
+    return QuantizedModel(
+        layers=tuple(layers),
+        head=Head(model.head_kind, _affine(dense, head_scale, scale_in, float(quantizer.output_scale))),
+        input_scale=float(quantizer.input_scale),
+        input_zero_point=int(quantizer.input_zero_point),
+        scheme=quantizer.config.scheme,
+        input_mean=model.input_mean.cpu().numpy().copy(),
+        input_std=model.input_std.cpu().numpy().copy(),
+        labels=model.labels,
+        task=model.task,
+        provenance=dict(provenance or {}),
+    )
+
+
+def _affine(integers: IntegerAffine, scale: Tensor, scale_in: float, scale_out: float) -> Affine:
+    bias = integers.bias.cpu().numpy()
+    row = int(np.abs(bias).argmax())
+    if abs(bias[row]) >= 2**31:
+        raise ValueError(f"the bias of row {row} is too large for its weights ({bias[row]:.3g} does not fit int32)")
+    weight = integers.weight.cpu().numpy().astype(np.int8)
+    return Affine(weight, bias.astype(np.int32), scale.cpu().numpy().astype(np.float32), scale_in, scale_out)

@@ -1,0 +1,103 @@
+"""The arithmetic's primitives on torch tensors: exact integers forward, straight-through gradients backward.
+
+Integers travel as float64, which holds them and every product of the arithmetic exactly (all stay below 2^53), so the
+forward pass computes the very integers of the device. Backward, a rounding has the derivative of what it rounds
+(straight-through, Bengio et al. 2013, arXiv 1308.3432) and a clamp is flat outside its limits.
+"""
+
+from functools import cache
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.autograd import Function
+
+from .. import fixedpoint
+
+PRE_ACTIVATION_SCALE = fixedpoint.PRE_ACTIVATION_SCALE
+
+
+class _Exact(Function):
+    """forward: an exact integer function of x; backward: x's gradient times `slope` (a number or a tensor)."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, value: Tensor, slope: Tensor | float) -> Tensor:
+        if isinstance(slope, Tensor):
+            ctx.save_for_backward(slope)
+        else:
+            ctx.slope = slope
+        return value
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        slope = ctx.saved_tensors[0] if ctx.saved_tensors else ctx.slope
+        return gradient * slope, None, None
+
+
+def _exact(x: Tensor, value: Tensor, slope: Tensor | float) -> Tensor:
+    if not x.requires_grad:
+        return value
+    result: Tensor = _Exact.apply(x, value, slope)  # type: ignore[no-untyped-call]
+    return result
+
+
+def saturate(x: Tensor, bits: int) -> Tensor:
+    return x.clamp(-(2.0 ** (bits - 1)), 2.0 ** (bits - 1) - 1)
+
+
+def limit_weight(w: Tensor) -> Tensor:
+    """Keep weights off -128: some int8 dot products overflow on it."""
+    return w.clamp(-127.0, 127.0)
+
+
+def round_half_even(x: Tensor) -> Tensor:
+    """Rounding of weights, biases and inputs, once."""
+    return _exact(x, torch.round(x.detach()), 1.0)
+
+
+def round_half_up(x: Tensor) -> Tensor:
+    """Rounding of `requantize`."""
+    return _exact(x, torch.floor(x.detach() + 0.5), 1.0)
+
+
+def round_shift(x: Tensor, e: int) -> Tensor:
+    """fixedpoint.round_shift(x, e) of an integer-valued x."""
+    return _exact(x, _half_away(torch.floor((x.detach() + 1.0) * 0.5) * 2.0 ** (1 - e)), 2.0**-e)
+
+
+def rescale(x: Tensor, q31: int, exponent: int) -> Tensor:
+    """fixedpoint.rescale(x, q31, exponent) of an integer-valued x; |x| * 2^exponent < 2^22 keeps the product exact."""
+    doubled_high = torch.floor(x.detach() * (q31 * 2.0 ** (max(exponent, 0) - 31)) + 0.5)
+    return _exact(x, _half_away(doubled_high * 2.0 ** min(exponent, 0)), q31 * 2.0 ** (exponent - 31))
+
+
+def quantize_multiplier(m: Tensor) -> Tensor:
+    """The real multipliers as `requantize` applies them: 15 significant bits."""
+    multiplier, shift = fixedpoint.quantize_multiplier(m.detach().cpu().numpy())
+    return _exact(m, torch.from_numpy(np.ldexp(multiplier.astype(np.float64), -shift)).to(m.device), 1.0)
+
+
+def sigmoid(p: Tensor) -> Tensor:
+    """fixedpoint.sigmoid of an integer-valued pre-activation."""
+    value = _table("sigmoid", p.device)[p.detach().long() + 32768]
+    y = value * fixedpoint.STATE_SCALE
+    return _exact(p, value, y * (1.0 - y) * (PRE_ACTIVATION_SCALE / fixedpoint.STATE_SCALE))
+
+
+def tanh(p: Tensor) -> Tensor:
+    """fixedpoint.tanh of an integer-valued pre-activation."""
+    value = _table("tanh", p.device)[p.detach().long() + 32768]
+    y = value * fixedpoint.STATE_SCALE
+    return _exact(p, value, (1.0 - y * y) * (PRE_ACTIVATION_SCALE / fixedpoint.STATE_SCALE))
+
+
+def _half_away(x: Tensor) -> Tensor:
+    """Nearest integer, ties away from zero (x is a dyadic rational far below 2^52, so the sum is exact)."""
+    return torch.sign(x) * torch.floor(x.abs() + 0.5)
+
+
+@cache
+def _table(name: str, device: torch.device) -> Tensor:
+    function = {"sigmoid": fixedpoint.sigmoid, "tanh": fixedpoint.tanh}[name]
+    return torch.from_numpy(function(np.arange(-32768, 32768)).astype(np.float64)).to(device)

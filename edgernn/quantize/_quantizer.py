@@ -1,0 +1,222 @@
+"""ModelQuantizer: what `prepare` adds to a SequenceModel: its scales, and the forward pass in integers."""
+
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from ..fixedpoint import PRE_ACTIVATION_SCALE, STATE_SCALE, STATE_VIEW_SCALE
+from ..nn import SequenceModel
+from ..nn._base import State, valid_steps
+from ..qmodel import Cell
+from . import _ops
+from ._cells import Cells, IntegerAffine, IntegerLayer
+from ._config import QuantConfig
+
+_MULTIPLIER_FLOOR = 2.0**-24  # of a row whose weights are all zero: any scale will do that every runtime accepts
+_BIAS_LIMIT = 2.0**29  # a bias stays this small by enlarging its row's scale, so that the accumulator fits int32
+
+
+class ModelQuantizer(nn.Module):
+    """Scales of the input, of every weight matrix, of the LSTM's cell state and of the output.
+
+    Activation scales come from `calibrate`; as long as it has not run the forward pass raises ValueError.
+    """
+
+    log_input_scale: Tensor
+    log_output_scale: Tensor
+    input_zero_point: Tensor
+    cell_exponents: Tensor
+    calibrated: Tensor
+
+    def __init__(self, model: SequenceModel, config: QuantConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.cells = Cells(_ops)
+        device = model.head.weight.device
+        learned = config.learn_scales
+        for name in ("log_input_scale", "log_output_scale"):
+            value = torch.zeros((), dtype=torch.float64, device=device)
+            self.register_parameter(name, nn.Parameter(value)) if learned else self.register_buffer(name, value)
+        layers = model.rnn.num_layers
+        self.register_buffer("input_zero_point", torch.zeros((), dtype=torch.int64, device=device))
+        self.register_buffer("cell_exponents", torch.full((layers,), 15, dtype=torch.int64, device=device))
+        self.register_buffer("calibrated", torch.zeros((), dtype=torch.bool, device=device))
+        self.log_weight_scales = nn.ParameterDict()
+        if learned:
+            for name, weight in _matrices(model).items():
+                rows = len(weight) if config.per_channel else 1
+                self.log_weight_scales[name] = nn.Parameter(torch.zeros(rows, dtype=torch.float64, device=device))
+
+    # ---- scales ------------------------------------------------------------------------------------------------------
+
+    @property
+    def view_scale(self) -> float:
+        return STATE_VIEW_SCALE if self.config.scheme == "w8a8" else STATE_SCALE
+
+    @property
+    def input_scale(self) -> Tensor:
+        return _float32(torch.exp2(self.log_input_scale))
+
+    @property
+    def output_scale(self) -> Tensor:
+        """Of the int16 output of the dense head; the int8 output has 256 times this scale."""
+        return _float32(torch.exp2(self.log_output_scale))
+
+    def weight_scale(self, name: str, weight: Tensor, bias: Tensor, scale_in: Tensor, scale_out: Tensor) -> Tensor:
+        """[rows] float32-valued: learned, or the largest weight's share of 127; never too small for its bias."""
+        floor = torch.clamp(bias.abs() / (scale_in * _BIAS_LIMIT), min=float(_MULTIPLIER_FLOOR * scale_out / scale_in))
+        if self.config.learn_scales:
+            scale = torch.exp2(self.log_weight_scales[name]).expand(len(weight))
+        else:
+            scale = weight.abs().amax(dim=1) / 127.0
+        scale = torch.maximum(scale, floor)
+        if not self.config.per_channel:
+            scale = scale.amax().expand(len(weight))
+        return _float32(scale)
+
+    @torch.no_grad()
+    def start_learned_scales(self, model: SequenceModel) -> None:
+        """Set learned weight scales to the largest weights (their starting point)."""
+        for name, weight in _matrices(model).items():
+            if name in self.log_weight_scales:
+                largest = weight.double().abs().amax(dim=1).clamp(min=2.0**-20) / 127.0
+                value = largest if self.config.per_channel else largest.amax()
+                self.log_weight_scales[name].copy_(torch.log2(value))
+
+    # ---- integers ----------------------------------------------------------------------------------------------------
+
+    def integers(
+        self, name: str, weight: Tensor, bias: Tensor, scale_in: Tensor, scale_out: Tensor, zero_point: int = 0
+    ) -> tuple[IntegerAffine, Tensor]:
+        """The integers of one affine map, and its weight scales [rows]."""
+        weight, bias = weight.double(), bias.double()
+        ops = self.cells.ops
+        scale = self.weight_scale(name, weight.detach(), bias.detach(), scale_in.detach(), scale_out.detach())
+        w = ops.limit_weight(ops.round_half_even(weight / scale[:, None]))
+        b = ops.round_half_even(bias / (scale_in * scale)) - zero_point * w.sum(dim=1)
+        return IntegerAffine(w, b, ops.quantize_multiplier(scale_in * scale / scale_out)), scale
+
+    def layer(self, model: SequenceModel, index: int) -> tuple[IntegerLayer, Tensor, Tensor]:
+        """The integers of one recurrent layer, and the weight scales of its input and recurrent maps."""
+        rnn, cell = model.rnn, cast(Cell, model.cell)
+        reset_after = bool(getattr(rnn, "reset_after", True))
+        w_ih, w_hh, b_ih, b_hh = rnn.layer_weights(index)
+        # A bias of the recurrent product is added where the input's is, but for n in torch's GRU: there r scales it.
+        inside = torch.zeros_like(b_hh)
+        if cell == "gru" and reset_after:
+            inside[2 * rnn.hidden_size :] = 1.0
+        view, p = self._constant(self.view_scale, b_ih), self._constant(PRE_ACTIVATION_SCALE, b_ih)
+        scale_in, zero_point = (view, 0) if index else (self.input_scale, int(self.input_zero_point))
+        b_in, b_rec = b_ih + b_hh * (1.0 - inside), b_hh * inside
+        inputs, input_scale = self.integers(f"weight_ih_l{index}", w_ih, b_in, scale_in, p, zero_point)
+        recurrent, recurrent_scale = self.integers(f"weight_hh_l{index}", w_hh, b_rec, view, p)
+        exponent = int(self.cell_exponents[index]) if cell == "lstm" else 0
+        layer = IntegerLayer(cell, self.config.scheme, reset_after, exponent, inputs, recurrent)
+        return layer, input_scale, recurrent_scale
+
+    def head(self, model: SequenceModel) -> tuple[IntegerAffine, Tensor]:
+        """The integers of the dense head, and its weight scales."""
+        linear = model.head
+        view = self._constant(self.view_scale, linear.bias)
+        return self.integers("head", linear.weight, linear.bias, view, self.output_scale)
+
+    def quantize_input(self, model: SequenceModel, x: Tensor) -> Tensor:
+        """float64 integers, exactly those of QuantizedModel.quantize_input."""
+        limit = 128.0 if self.config.scheme == "w8a8" else 32768.0
+        step = model.input_std * self.input_scale.float()
+        zero_point = self.input_zero_point.float()
+        rounded: Tensor = self.cells.ops.round_half_even((x.float() - model.input_mean) / step) + zero_point
+        return rounded.clamp(-limit, limit - 1.0).double()
+
+    # ---- the forward pass --------------------------------------------------------------------------------------------
+
+    def run(self, model: SequenceModel, x: Tensor, lengths: Tensor | None, state: State | None) -> tuple[Tensor, State]:
+        """SequenceModel.run in integers: float32 logits that are integers times the output scale, and the state."""
+        if not self.calibrated:
+            raise ValueError("the model is prepared but not calibrated; call calibrate(model, x) first")
+        valid = None if lengths is None else valid_steps(lengths.to(x.device), x.shape[1])[..., None]
+        if valid is not None:
+            x = torch.where(valid, x, 0.0)
+        cells, scheme = self.cells, self.config.scheme
+        sequence, last = self.quantize_input(model, x), []
+        for index in range(model.rnn.num_layers):
+            if index and model.rnn.dropout and self.training:
+                sequence = nn.functional.dropout(sequence, model.rnn.dropout)
+            layer, _, _ = self.layer(model, index)
+            h, c = self._initial(model, index, x, state)
+            hidden, h, c = self._scan(layer, sequence, h, c, valid)
+            last.append((h, c))
+            sequence = cells.view(hidden, scheme)
+        read = cells.view(last[-1][0], scheme) if model.head_kind == "last" else sequence
+        dense, _ = self.head(model)
+        y = cells.narrow(cells.affine(dense, read)) * (self.output_scale * 256.0)
+        if model.head_kind == "steps" and valid is not None:
+            y = y * valid
+        return y.float(), self._real_state(model, last)
+
+    def _scan(
+        self, layer: IntegerLayer, x: Tensor, h: Tensor, c: Tensor, valid: Tensor | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """(hidden states [batch, steps, hidden_size] with zero for padding, last h, last c)."""
+        inputs = self.cells.affine(layer.input, x)
+        hidden = []
+        for t in range(x.shape[1]):
+            h_next, c_next = self.cells.step(layer, inputs[:, t], h, c)
+            if valid is None:
+                h, c = h_next, c_next
+                hidden.append(h)
+            else:
+                h, c = torch.where(valid[:, t], h_next, h), torch.where(valid[:, t], c_next, c)
+                hidden.append(h * valid[:, t])
+        return torch.stack(hidden, dim=1), h, c
+
+    def _initial(self, model: SequenceModel, index: int, x: Tensor, state: State | None) -> tuple[Tensor, Tensor]:
+        """(h, c) of one layer as integers, from torch's hx in real units."""
+        zeros = torch.zeros(len(x), model.rnn.hidden_size, dtype=torch.float64, device=x.device)
+        if state is None:
+            return zeros, zeros
+        h, c = state if isinstance(state, tuple) else (state, None)
+        integers = _ops.saturate(_ops.round_half_even(h[index].double() / STATE_SCALE), 16)
+        if c is None:
+            return integers, zeros
+        scaled = c[index].double() * 2.0 ** int(self.cell_exponents[index])
+        return integers, _ops.saturate(_ops.round_half_even(scaled), 16)
+
+    def _real_state(self, model: SequenceModel, last: list[tuple[Tensor, Tensor]]) -> State:
+        h = torch.stack([h for h, _ in last]).float() * STATE_SCALE
+        if model.cell != "lstm":
+            return h
+        exponents = torch.exp2(-self.cell_exponents.double())[:, None, None]
+        return h, (torch.stack([c for _, c in last]) * exponents).float()
+
+    @staticmethod
+    def _constant(value: float, like: Tensor) -> Tensor:
+        return torch.tensor(value, dtype=torch.float64, device=like.device)
+
+
+def prepare(model: SequenceModel, config: QuantConfig | str = "w8a8") -> SequenceModel:
+    """Make the model compute in integers from now on, in place; returns the same model.
+
+    The weights stay the same parameters (with learn_scales there are new ones: make the optimiser afterwards). Call
+    `calibrate` next. Raises ValueError for an unknown scheme or a model that is prepared already.
+    """
+    if is_prepared(model):
+        raise ValueError("the model is prepared already; make a new one to change the scheme")
+    model.quantizer = ModelQuantizer(model, QuantConfig.parse(config) if isinstance(config, str) else config)
+    model.quantizer.train(model.training)
+    return model
+
+
+def is_prepared(model: SequenceModel) -> bool:
+    """Whether the model's forward pass computes in integers."""
+    return model.quantizer is not None
+
+
+def _matrices(model: SequenceModel) -> dict[str, Tensor]:
+    return {name: getattr(model.rnn, name) for name in model.rnn.weight_names()} | {"head": model.head.weight}
+
+
+def _float32(x: Tensor) -> Tensor:
+    """Round to float32 (files hold scales as float32) and go on in float64; the gradient passes."""
+    return x.float().double()
