@@ -1,0 +1,98 @@
+"""TensorFlow Lite files from a QuantizedModel, written with `flatbuffers` alone."""
+
+import hashlib
+import json
+from typing import Any, Final, Literal, get_args
+
+import numpy as np
+
+from ...qmodel import QuantizedModel
+from . import forms
+from .graph import TFLiteFile
+
+__all__ = ["Form", "to_tflite"]
+
+Form = Literal["sequence", "step", "stream"]
+
+MIN_RUNTIME_VERSION: Final = "2.14.0"  # tflite-runtime 2.14.0 computes the same integers; older ones were not tried
+_TENSOR_BYTES_MAX: Final = 2**31 - 1  # runtimes count a tensor's bytes in int32
+
+
+def to_tflite(model: QuantizedModel, form: Form = "sequence", steps: int | None = None) -> bytes:
+    """The model as a .tflite file which LiteRT and TensorFlow Lite Micro compute alike, to the bit.
+
+    sequence: x [1, T, input_size] -> y [1, output_size], or y [1, T, output_size] when the model has an output for
+        every step. T is `steps`; if that is None, T is any number >= 1, set by resizing the input (LiteRT alone can).
+    step: x [1, input_size] and the states h_0 (for an LSTM c_0 as well), h_1, .. [1, hidden_size] -> y [1, output_size]
+        and the new states h_0_out, .. The first step takes zeros.
+    stream: x [1, input_size] -> y [1, output_size]; the states are kept inside. The signature `reset` sets them to
+        zero (in TensorFlow Lite Micro, the interpreter's Reset).
+
+    x is int8 (w8a8) or int16 (w8a16), y int8 (int16 hidden states for a model without a head), states are int16. All
+    carry their scales and zero points; quantise on the host (`QuantizedModel.quantize_input`), because runtimes round
+    float inputs differently. The signature is `serving_default`, for stream `step`. The metadata entry `edgernn` is
+    JSON: arithmetic version, scheme, form, task, labels, normalisation, a checksum of the model's integers.
+
+    Raises ValueError for an unknown form, steps < 1, steps with a form other than sequence, a tensor of 2 GiB or more,
+    and an output scale that float32 cannot hold.
+    """
+    _check(model, form, steps)
+    layers = "-".join(str(layer.hidden_size) for layer in model.layers)
+    file = TFLiteFile(f"edgernn {model.layers[0].cell} {model.input_size}-{layers} {model.scheme} {form}")
+    if form == "sequence":
+        forms.sequence(file, model, -1 if steps is None else steps)
+    elif form == "step":
+        forms.step(file, model)
+    else:
+        forms.stream(file, model)
+    file.metadata("edgernn", json.dumps(_metadata(model, form), separators=(",", ":")).encode())
+    file.metadata("min_runtime_version", MIN_RUNTIME_VERSION.encode().ljust(16, b"\0"))
+    return file.pack()
+
+
+def _check(model: QuantizedModel, form: str, steps: int | None) -> None:
+    if form not in get_args(Form):
+        raise ValueError(f"unknown form {form!r}; known are {', '.join(get_args(Form))}")
+    if model.output_scale > float(np.finfo(np.float32).max):
+        raise ValueError(f"the output scale {model.output_scale} is beyond float32; scale the regression's target down")
+    if steps is None:
+        return
+    if form != "sequence":
+        raise ValueError(f"steps={steps} goes with the form sequence; {form} takes one step a call, leave steps out")
+    if steps < 1:
+        raise ValueError(f"steps must be at least 1, not {steps}")
+    widest = max(model.input_size, model.output_size if model.every_step else 1)
+    if 2 * (steps + 1) * widest > _TENSOR_BYTES_MAX:
+        raise ValueError(
+            f"{steps} steps of {widest} values make a tensor of 2 GiB; use fewer steps, or the form stream"
+        )
+
+
+def _metadata(model: QuantizedModel, form: str) -> dict[str, Any]:
+    """What a program that runs the file needs beside the tensors' scales."""
+    entry: dict[str, Any] = {
+        "arithmetic_version": model.arithmetic_version,
+        "scheme": model.scheme,
+        "form": form,
+        "task": model.task,
+        "checksum": _checksum(model),
+    }
+    if model.labels:
+        entry["labels"] = list(model.labels)
+    if model.input_mean.any() or (model.input_std != 1).any():
+        # str of a float32 is its shortest exact decimal
+        entry["input_mean"] = [float(str(value)) for value in model.input_mean]
+        entry["input_std"] = [float(str(value)) for value in model.input_std]
+    return entry
+
+
+def _checksum(model: QuantizedModel) -> str:
+    """16 hexadecimal digits that differ for models that compute differently."""
+    digest = hashlib.sha256()
+    for layer in model.layers:
+        digest.update(f"{layer.cell} {layer.reset_after} {layer.cell_exponent}".encode())
+    heads = [] if model.head is None else [model.head.dense]
+    for affine in [a for layer in model.layers for a in (layer.input, layer.recurrent)] + heads:
+        for array in (affine.weight, affine.bias, affine.multipliers):
+            digest.update(f"{array.shape}".encode() + array.tobytes())
+    return digest.hexdigest()[:16]
