@@ -21,7 +21,8 @@ def random_affine(
     weight[kind < 0.05] = 0
     extreme = kind > 0.9
     weight[extreme] = np.where(rng.random((int(extreme.sum()), columns)) < 0.5, -127, 127)
-    scale = (gain / 127 / np.sqrt(columns) * rng.uniform(0.3, 3.0, rows)).astype(np.float32)
+    scale = gain / 127 / np.sqrt(columns) * rng.uniform(0.3, 3.0, rows)
+    scale = np.minimum(scale, 100 * output_scale / input_scale).astype(np.float32)  # multipliers stay below 2^7
     bias = rng.normal(0, gain, rows) / (float(np.float32(input_scale)) * scale.astype(np.float64))
     return Affine(weight, np.clip(np.rint(bias), -(2**28), 2**28).astype(np.int32), scale, input_scale, output_scale)
 

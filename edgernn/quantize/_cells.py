@@ -40,6 +40,9 @@ class Cells:
     def __init__(self, ops: Any) -> None:
         self.ops = ops
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> "Cells":
+        return self  # stateless; `ops` may be a module, which copy.deepcopy refuses
+
     def affine(self, a: IntegerAffine, x: Tensor) -> Tensor:
         """int16 [.., rows] = requantize(bias + weight @ x)."""
         p: Tensor = self.ops.saturate(self.ops.round_half_up(linear(x, a.weight, a.bias) * a.multiplier), 16)

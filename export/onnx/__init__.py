@@ -1,0 +1,59 @@
+"""ONNX files (opset 17) of a network: in exact integers, with int8 weights and float arithmetic, or in float.
+
+Every kind comes in two forms that share their names, N sequences at once:
+
+`sequence`: `x` [N, T, input_size] and `lengths` int32 [N] in 1 .. T -> `y` [N, output_size], from the last valid step,
+or [N, T, output_size] with zeros at padded steps when the model has an output for every step. N and T are free.
+
+`step`: `x` [N, input_size] and the states `h_0`, `c_0`, `h_1`, .. [N, hidden_size], zero at first -> `y`
+[N, output_size] and the next states `h_0_out`, ..: what a stream is fed to, one step at a time.
+
+The files' metadata (`edgernn.*`) tell kind, form, task and labels; of an exact one also the scales.
+"""
+
+from typing import Literal
+
+from ...floatmodel import FloatModel
+from ...qmodel import QuantizedModel
+from . import floating, integer
+
+Form = Literal["sequence", "step"]
+
+__all__ = ["float_to_onnx", "to_onnx"]
+
+
+def to_onnx(model: QuantizedModel, form: Form = "sequence", weights_only: bool = False) -> bytes:
+    """The quantised model as the content of an `.onnx` file.
+
+    Exact (the default): `x` holds the integers of `model.quantize_input` (int8, in w8a16 int16), states are int16, `y`
+    is int8, or int16 without a head. Every integer equals the device's, in every conforming runtime. A loop over
+    elementary operators: made to agree, not to be fast.
+
+    weights_only: int8 weights, but float arithmetic in ONNX's own LSTM, GRU or RNN operators: as fast as the float
+    model and a quarter of its size. `x` holds real units, `y` real values. This is not the device's arithmetic: it has
+    no rounding and no saturation of activations.
+
+    Raises ValueError for an unknown form, a model whose sums float64 does not hold exactly, or one beyond 2 GiB.
+    """
+    _check_form(form)
+    if weights_only:
+        return _float_file(floating.from_quantized(model), form)
+    return integer.sequence_graph(model) if form == "sequence" else integer.step_graph(model)
+
+
+def float_to_onnx(model: FloatModel, form: Form = "sequence") -> bytes:
+    """The float model as the content of an `.onnx` file: `x` float32 in real units (the file normalises), `y` logits.
+
+    Raises ValueError for an unknown form or a model beyond 2 GiB.
+    """
+    _check_form(form)
+    return _float_file(floating.from_float(model), form)
+
+
+def _float_file(network: floating.Network, form: Form) -> bytes:
+    return floating.sequence_graph(network) if form == "sequence" else floating.step_graph(network)
+
+
+def _check_form(form: str) -> None:
+    if form not in ("sequence", "step"):
+        raise ValueError(f"unknown form {form!r}; an ONNX file is 'sequence' or 'step'")
