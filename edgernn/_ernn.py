@@ -5,7 +5,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import numpy as np
 
@@ -14,6 +14,8 @@ from .fixedpoint import ARITHMETIC_VERSION, PRE_ACTIVATION_SCALE, STATE_SCALE, S
 from .qmodel import Affine, Head, Layer, QuantizedModel
 
 FILE_FORMAT: Final = "edgernn.quantized_model"
+
+_T = TypeVar("_T")
 
 
 def save_model(model: QuantizedModel, path: str | Path) -> None:
@@ -68,7 +70,7 @@ def _affine_tensors(name: str, affine: Affine) -> Tensors:
 
 
 def _parse(tensors: Tensors, header: Mapping[str, Any]) -> QuantizedModel:
-    scheme, input_scale = header["scheme"], float(header["input_scale"])
+    scheme, input_scale = header["scheme"], _typed(header["input_scale"], float)
     view_scale = STATE_VIEW_SCALE if scheme == "w8a8" else STATE_SCALE
 
     def affine(name: str, scale: float, output_scale: float) -> Affine:
@@ -83,13 +85,13 @@ def _parse(tensors: Tensors, header: Mapping[str, Any]) -> QuantizedModel:
             entry["cell"],
             affine(f"layers.{index}.input", view_scale if index else input_scale, PRE_ACTIVATION_SCALE),
             affine(f"layers.{index}.recurrent", view_scale, PRE_ACTIVATION_SCALE),
-            bool(entry["reset_after"]),
-            int(entry["cell_exponent"]),
+            _typed(entry["reset_after"], bool),
+            _typed(entry["cell_exponent"], int),
         )
         for index, entry in enumerate(header["layers"])
     )
     kind = header["head"]
-    head = None if kind is None else Head(kind, affine("head", view_scale, float(header["output_scale"])))
+    head = None if kind is None else Head(kind, affine("head", view_scale, _typed(header["output_scale"], float)))
     mean, std = tensors.pop("input_mean"), tensors.pop("input_std")
     if tensors:
         raise ValueError(f"unknown tensors: {', '.join(sorted(tensors))}")
@@ -97,7 +99,7 @@ def _parse(tensors: Tensors, header: Mapping[str, Any]) -> QuantizedModel:
         layers=layers,
         head=head,
         input_scale=input_scale,
-        input_zero_point=int(header["input_zero_point"]),
+        input_zero_point=_typed(header["input_zero_point"], int),
         scheme=scheme,
         input_mean=mean,
         input_std=std,
@@ -105,3 +107,10 @@ def _parse(tensors: Tensors, header: Mapping[str, Any]) -> QuantizedModel:
         task=header["task"],
         provenance=dict(header["provenance"]),
     )
+
+
+def _typed(value: Any, kind: type[_T]) -> _T:
+    """A header's value, if JSON gave it this type."""
+    if type(value) is not kind:
+        raise TypeError(f"{value!r} is not {kind.__name__}")
+    return value

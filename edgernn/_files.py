@@ -43,10 +43,17 @@ def write_atomic(path: str | Path, content: bytes | str) -> None:
 
 
 def write_tensors(path: str | Path, tensors: Tensors, header: Mapping[str, Any]) -> None:
-    """Write a safetensors file whose metadata holds `header` as JSON, and a checksum over both. Raises ValueError."""
-    text = json.dumps(header, sort_keys=True)
+    """Write a safetensors file whose metadata holds `header` and a checksum as JSON. Equal content, equal bytes.
+
+    Raises ValueError when the header is not JSON or the place cannot be written.
+    """
+    try:
+        plain = json.loads(json.dumps(dict(header), allow_nan=False))
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"cannot write {path}: its header must hold JSON values only ({error})") from None
     tensors = {name: np.ascontiguousarray(array) for name, array in tensors.items()}
-    write_atomic(path, _pack(tensors, {_HEADER_KEY: text, _CHECKSUM_KEY: _checksum(tensors, text)}))
+    text = json.dumps(plain | {_CHECKSUM_KEY: _checksum(tensors, plain)}, sort_keys=True)
+    write_atomic(path, _pack(tensors, {_HEADER_KEY: text}))
 
 
 def read_tensors(path: str | Path, expected_format: str) -> tuple[Tensors, dict[str, Any]]:
@@ -61,22 +68,21 @@ def read_tensors(path: str | Path, expected_format: str) -> tuple[Tensors, dict[
         with safe_open(path, framework="numpy") as file:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
-        text = metadata[_HEADER_KEY]
-        header = json.loads(text)
-        found = header["format"]
+        header = json.loads(metadata[_HEADER_KEY])
+        found, checksum = header["format"], header.pop(_CHECKSUM_KEY)
     except KeyError:
         raise ValueError(f"{path}: not an edgernn file (a safetensors file without edgernn's header)") from None
-    except (SafetensorError, OSError, ValueError, TypeError, RecursionError) as error:
+    except (SafetensorError, OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(f"{path}: not an edgernn file, or cut short or damaged ({error})") from None
     if found != expected_format:
         raise ValueError(f"{path}: holds {found!r}, but {expected_format!r} is needed here")
-    if metadata.get(_CHECKSUM_KEY) != _checksum(tensors, text):
+    if checksum != _checksum(tensors, header):
         raise ValueError(f"{path}: damaged: its checksum does not match its content; make the file anew")
     return tensors, header
 
 
-def _checksum(tensors: Tensors, header: str) -> str:
-    digest = hashlib.sha256(header.encode())
+def _checksum(tensors: Tensors, header: Mapping[str, Any]) -> str:
+    digest = hashlib.sha256(json.dumps(header, sort_keys=True).encode())
     for name in sorted(tensors):
         array = tensors[name]
         digest.update(f"\n{name} {array.dtype.str} {array.shape}\n".encode())

@@ -95,14 +95,25 @@ def _parse(tensors: Tensors, header: dict[str, Any]) -> FloatModel:
         )
         for index in range(int(header["num_layers"]))
     )
-    outputs = int(header["output_size"])
+    if not layers:
+        raise ValueError("num_layers must be at least 1")
+    outputs, labels = int(header["output_size"]), tuple(str(label) for label in header["labels"])
+    if header["head"] not in ("last", "steps"):
+        raise ValueError(f"unknown head {header['head']!r}; known are last, steps")
+    if header["task"] not in ("classification", "regression"):
+        raise ValueError(f"unknown task {header['task']!r}; known are classification, regression")
+    if labels and len(labels) != outputs:
+        raise ValueError(f"{len(labels)} labels for {outputs} outputs")
+    input_std = take("input_std", inputs)
+    if not (input_std > 0).all():
+        raise ValueError("input_std must be positive")
     return FloatModel(
         layers=layers,
         head=header["head"],
         head_weight=take("head.weight", outputs, hidden),
         head_bias=take("head.bias", outputs),
         input_mean=take("input_mean", inputs),
-        input_std=take("input_std", inputs),
-        labels=tuple(header["labels"]),
+        input_std=input_std,
+        labels=labels,
         task=header["task"],
     )

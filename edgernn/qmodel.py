@@ -215,6 +215,8 @@ class QuantizedModel:
 
     def _check_input(self) -> None:
         _check_scale("input_scale", self.input_scale)
+        if not isinstance(self.input_zero_point, int):
+            raise ValueError(f"input_zero_point must be an int, not {self.input_zero_point!r}")
         if not -self.input_limit <= self.input_zero_point < self.input_limit:
             raise ValueError(f"input_zero_point {self.input_zero_point} is outside the range of {self.input_dtype}")
         if self.scheme == "w8a16" and self.input_zero_point != 0:
@@ -292,13 +294,15 @@ class QuantizedModel:
 
         Raises ValueError for a wrong number of channels, or for NaN or infinite values.
         """
-        values = np.asarray(x, np.float32)
+        with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, which is refused or clipped below
+            values = np.asarray(x, np.float32)
         if values.ndim == 0 or values.shape[-1] != self.input_size:
             raise ValueError(f"the input's shape is {values.shape}; its last axis must have {self.input_size} channels")
         if not np.isfinite(values).all():
             raise ValueError("the input contains NaN or infinite values; clean it first")
         step = self.input_std * np.float32(self.input_scale)
-        rounded = np.rint((values - self.input_mean) / step) + np.float32(self.input_zero_point)
+        with np.errstate(over="ignore"):
+            rounded = np.rint((values - self.input_mean) / step) + np.float32(self.input_zero_point)
         return np.clip(rounded, -self.input_limit, self.input_limit - 1).astype(self.input_dtype)
 
     def dequantize_output(self, y: IntArray) -> FloatArray:
@@ -330,5 +334,5 @@ def _check_array(name: str, array: Any, dtype: type[np.generic], ndim: int) -> N
 
 
 def _check_scale(name: str, value: float) -> None:
-    if not (np.isfinite(np.float32(value)) and np.float32(value) > 0):
-        raise ValueError(f"{name} must be positive and finite, not {value}")
+    if not (isinstance(value, float | int) and np.isfinite(np.float32(value)) and np.float32(value) > 0):
+        raise ValueError(f"{name} must be positive and finite, not {value!r}")
