@@ -1,0 +1,116 @@
+"""Inference in integers: a sequence, a batch of sequences, or a stream of steps."""
+
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Final
+
+import numba
+import numpy as np
+import numpy.typing as npt
+
+from ..qmodel import IntArray, QuantizedModel
+from ._network import Network
+from ._state import State
+
+STEPS_AT_ONCE: Final = 4096  # of a batch, for one thread: enough to hide the call, few enough to stay in the cache
+
+
+def run(model: QuantizedModel, x: IntArray, state: State | None = None) -> tuple[IntArray, State]:
+    """(y, state) of one sequence x [time, input_size] of model.input_dtype, from `state` (zero by default).
+
+    y is int8 [output_size] for a head of the last step, int8 [time, output_size] for one of every step, and the last
+    layer's hidden state, int16 [time, hidden_size], without a head. A sequence in pieces, each from the state of the
+    one before, gives the same integers as in one. Raises ValueError for a wrong type, shape or state.
+    """
+    x = check_input(model, x, ("time", "input_size"))
+    network = Network(model, 1, len(x))
+    if state is not None:
+        network.set_state(state)
+    y = network.run(x[np.newaxis], np.array([len(x)]))[0]
+    return (y if model.every_step else y[0]), network.state()
+
+
+def run_batch(model: QuantizedModel, x: IntArray, lengths: npt.ArrayLike | None = None) -> IntArray:
+    """y [batch, output_size] or [batch, time, output_size] of x [batch, time, input_size], each from the state zero.
+
+    lengths: integers [batch], how many steps of each sequence are valid (all by default). What follows them never
+    matters: the last step is the last valid one, outputs of later steps are 0. Uses every core, or as many as the
+    environment variable NUMBA_NUM_THREADS says. Raises ValueError for a wrong type, shape or length.
+    """
+    x = check_input(model, x, ("batch", "time", "input_size"))
+    valid = check_lengths(lengths, len(x), x.shape[1])
+    size = max(1, STEPS_AT_ONCE // x.shape[1])
+    pieces = [slice(start, start + size) for start in range(0, len(x), size)]
+
+    def run_piece(piece: slice) -> IntArray:
+        return Network(model, len(x[piece]), x.shape[1]).run(x[piece], valid[piece])
+
+    threads = min(len(pieces), available_threads())
+    if threads == 1:
+        y = np.concatenate([run_piece(piece) for piece in pieces])
+    else:
+        with ThreadPoolExecutor(threads) as pool:  # kernels release the GIL; a pool of a call's own survives a fork
+            y = np.concatenate(list(pool.map(run_piece, pieces)))
+    return y if model.every_step else y[:, 0]
+
+
+class Stream:
+    """A model that is fed step by step, as on a device, and remembers its state. Not for two threads at once."""
+
+    def __init__(self, model: QuantizedModel) -> None:
+        self.model = model
+        self._network = Network(model, 1, 1)
+        self._one = np.ones(1, np.int64)
+
+    def step(self, x: IntArray) -> IntArray:
+        """y [output_size] after this step of x [input_size] of model.input_dtype, whatever the head is.
+
+        Raises ValueError for a wrong type or shape.
+        """
+        x = check_input(self.model, x, ("input_size",))
+        y: IntArray = self._network.run(x[np.newaxis, np.newaxis], self._one)[0, 0]
+        return y
+
+    def reset(self) -> None:
+        """Forget everything: the state is zero again."""
+        self.state = State.zeros(self.model)
+
+    @property
+    def state(self) -> State:
+        """A copy of the state, which may be given to this stream, to another one or to `run`."""
+        return self._network.state()
+
+    @state.setter
+    def state(self, state: State) -> None:
+        self._network.set_state(state)
+
+
+def available_threads() -> int:
+    config: Any = numba.config
+    return int(config.NUMBA_NUM_THREADS)
+
+
+def check_input(model: QuantizedModel, x: IntArray, axes: tuple[str, ...]) -> IntArray:
+    """x, if it is such an array of integers; ValueError otherwise."""
+    wanted = np.dtype(model.input_dtype)
+    if not isinstance(x, np.ndarray) or x.dtype != wanted:
+        found = f"dtype {x.dtype}" if isinstance(x, np.ndarray) else f"type {type(x).__name__}"
+        raise ValueError(f"x has {found}, the model takes arrays of {wanted}: use model.quantize_input for real values")
+    if x.ndim != len(axes) or x.shape[-1] != model.input_size:
+        shape = ", ".join(axes)
+        raise ValueError(f"x has the shape {x.shape}, it must be [{shape}] with input_size {model.input_size}")
+    if 0 in x.shape:
+        raise ValueError(f"x has the shape {x.shape}: give at least one sequence and one step")
+    return x
+
+
+def check_lengths(lengths: npt.ArrayLike | None, batch: int, time: int) -> npt.NDArray[np.int64]:
+    """The lengths as int64 [batch], all `time` by default; ValueError when they do not fit."""
+    if lengths is None:
+        return np.full(batch, time, np.int64)
+    array = np.asarray(lengths)
+    if array.shape != (batch,) or not np.issubdtype(array.dtype, np.integer):
+        raise ValueError(f"lengths must be {batch} integers, one a sequence, not {array.dtype} {array.shape}")
+    wrong = np.flatnonzero((array < 1) | (array > time))
+    if len(wrong):
+        raise ValueError(f"lengths[{wrong[0]}] is {array[wrong[0]]}, it must be 1 .. {time}, the steps in x")
+    return array.astype(np.int64)

@@ -1,0 +1,71 @@
+"""The two kernels: a recurrent layer and a dense head over a batch of sequences."""
+
+from typing import Any
+
+import numpy as np
+
+from ..fixedpoint import round_shift, sat8
+from ._affine import ROW_BLOCK, Array, PackedAffine, apply_affine, write_view
+from ._cells import PackedCell, Scratch, step, tally
+from ._jit import kernel
+
+TIME_BLOCK = 64  # steps whose input projection is computed at once
+
+
+@kernel
+def run_layer(
+    cell: PackedCell,
+    tables: Array,
+    x: Array,
+    lengths: Array,
+    h: Array,
+    c: Array,
+    hidden: Array,
+    views: Array,
+    saturation: Any,
+) -> None:
+    """Run every sequence from the state h, c [batch, hidden_size] int16, which becomes the state after its last step.
+
+    x [batch, time, padded inputs] int8 or int16; lengths int64 [batch]: how many steps are valid. hidden int16 [batch,
+    time, hidden_size] and views [batch, time, padded hidden_size], of x's type, are written for the valid steps.
+    saturation: None, or int64 [gates + 2], to which the limits met are added: each gate's, h's, c's.
+    """
+    rows, size = cell.input.rows.shape[1], h.shape[1]
+    scratch = Scratch(
+        np.empty(rows, np.int32),
+        np.empty(rows + ROW_BLOCK, np.int16),  # a part of it may be written as padded rows
+        np.empty(size, np.int16),
+        np.zeros(views.shape[2], views.dtype),
+    )
+    view = np.zeros(views.shape[2], views.dtype)
+    px = np.empty((min(TIME_BLOCK, x.shape[1]), rows), np.int16)
+    for b in range(np.uint64(x.shape[0])):
+        state, cell_state = h[b], c[b]
+        write_view(state, view)
+        for start in range(0, lengths[b], TIME_BLOCK):
+            steps = np.uint64(min(TIME_BLOCK, lengths[b] - start))
+            for t in range(steps):
+                apply_affine(cell.input, x[b, np.uint64(start) + t], scratch.acc, px[t])
+            for t in range(steps):
+                step(cell, tables, px[t], state, cell_state, view, scratch, saturation)
+                write_view(state, view)
+                now = np.uint64(start) + t
+                for u in range(np.uint64(size)):
+                    hidden[b, now, u] = state[u]
+                for u in range(np.uint64(view.shape[0])):
+                    views[b, now, u] = view[u]
+                tally(saturation, -2, state, np.uint64(0), np.uint64(size))
+                tally(saturation, -1, cell_state, np.uint64(0), np.uint64(c.shape[1]))
+
+
+@kernel
+def run_head(dense: PackedAffine, views: Array, lengths: Array, last: bool, y: Array) -> None:
+    """y int8 [batch, time, outputs] of every valid step; with `last`, y [batch, 1, outputs] of the last valid one."""
+    acc = np.empty(dense.rows.shape[1], np.int32)
+    wide = np.empty(dense.rows.shape[1], np.int16)
+    for b in range(np.uint64(views.shape[0])):
+        first = np.uint64(lengths[b] - 1) if last else np.uint64(0)
+        for t in range(first, np.uint64(lengths[b])):
+            apply_affine(dense, views[b, t], acc, wide)
+            for n in range(np.uint64(y.shape[2])):
+                y[b, t - first, n] = sat8(round_shift(wide[n], 8))
