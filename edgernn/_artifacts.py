@@ -1,0 +1,188 @@
+"""Reading exported files back: the names, operators and constants inside a `.tflite` or `.onnx`.
+
+The `.tflite` reader knows the slots of the schema that `export.tflite` writes by, checks every bound and needs no
+runtime, so that a damaged file is found here and not inside a runtime.
+"""
+
+import struct
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Constants = dict[str, npt.NDArray[Any]]
+
+
+@dataclass(frozen=True, eq=False)
+class Artifact:
+    """What an exported file holds. `skeleton` is the file with the values of its constants taken out."""
+
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    operators: Counter[str]
+    constants: Constants
+    skeleton: bytes
+
+
+def read_artifact(path: Path) -> Artifact:
+    """Read a `.tflite` or `.onnx`. Raises ValueError when it is missing, empty or damaged, and ImportError."""
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise ValueError(f"{path}: {error.strerror}") from None
+    try:
+        return read_onnx(content) if path.suffix == ".onnx" else read_tflite(content)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+
+
+def read_tflite(content: bytes) -> Artifact:
+    """Read a TensorFlow Lite model. Raises ValueError when it is not one, or damaged."""
+    if content[4:8] != b"TFL3":
+        raise ValueError("not a TensorFlow Lite file")
+    try:
+        return _parse_tflite(content)
+    except (struct.error, ValueError, IndexError, UnicodeDecodeError) as error:
+        raise ValueError(f"a damaged TensorFlow Lite file ({error}); export it anew") from None
+
+
+def read_onnx(content: bytes) -> Artifact:
+    """Read an ONNX model. Raises ValueError when it is not one, or damaged; ImportError without the onnx package."""
+    import onnx
+
+    try:
+        return _parse_onnx(onnx.load_model_from_string(content))
+    except Exception as error:  # protobuf and onnx raise many kinds for the many ways to be damaged
+        raise ValueError(f"not an ONNX file, or damaged ({error}); export it anew") from None
+
+
+def _parse_onnx(model: Any) -> Artifact:
+    from onnx import numpy_helper
+
+    if not model.graph.node:
+        raise ValueError("it has no operators")
+    constants: Constants = {}
+    operators: Counter[str] = Counter()
+    for graph in _onnx_graphs(model.graph):
+        operators.update(node.op_type for node in graph.node)
+        for tensor in [*graph.initializer, *_onnx_constants(graph)]:
+            constants[tensor.name] = numpy_helper.to_array(tensor)
+            tensor.ClearField("raw_data")
+    inputs, outputs = ([value.name for value in values] for values in (model.graph.input, model.graph.output))
+    return Artifact(tuple(inputs), tuple(outputs), operators, constants, model.SerializeToString(deterministic=True))
+
+
+def _onnx_graphs(graph: Any) -> Iterator[Any]:
+    yield graph
+    for node in graph.node:
+        for attribute in node.attribute:
+            if attribute.HasField("g"):
+                yield from _onnx_graphs(attribute.g)
+
+
+def _onnx_constants(graph: Any) -> Iterator[Any]:
+    for node in graph.node:
+        if node.op_type == "Constant" and node.attribute and node.attribute[0].HasField("t"):
+            tensor = node.attribute[0].t
+            tensor.name = tensor.name or node.output[0]
+            yield tensor
+
+
+# ---- flatbuffers -----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Table:
+    """A table of a flatbuffer: fields by their slot number; an absent field is the default, 0 or empty."""
+
+    data: bytes
+    position: int
+
+    def scalar(self, slot: int, kind: str) -> int:
+        place = self._place(slot)
+        return _unpack(self.data, kind, place) if place else 0
+
+    def text(self, slot: int) -> str:
+        return self.array(slot, np.uint8)[1].tobytes().decode()
+
+    def tables(self, slot: int) -> list["_Table"]:
+        start, offsets = self.array(slot, np.uint32)
+        return [_Table(self.data, start + 4 * index + int(offset)) for index, offset in enumerate(offsets)]
+
+    def table(self, slot: int) -> "_Table | None":
+        place = self._place(slot)
+        return _Table(self.data, place + _unpack(self.data, "<I", place)) if place else None
+
+    def array(self, slot: int, dtype: type[np.generic]) -> tuple[int, npt.NDArray[Any]]:
+        """(position in the file, values) of a vector."""
+        place = self._place(slot)
+        if not place:
+            return 0, np.zeros(0, dtype)
+        start = place + _unpack(self.data, "<I", place)
+        length = _unpack(self.data, "<I", start)
+        if start + 4 + length * np.dtype(dtype).itemsize > len(self.data):
+            raise ValueError("a vector reaches beyond the end")
+        return start + 4, np.frombuffer(self.data, dtype, length, start + 4)
+
+    def _place(self, slot: int) -> int:
+        vtable = self.position - _unpack(self.data, "<i", self.position)
+        entry = 4 + 2 * slot
+        if entry >= _unpack(self.data, "<H", vtable):
+            return 0
+        offset = _unpack(self.data, "<H", vtable + entry)
+        return self.position + offset if offset else 0
+
+
+def _unpack(data: bytes, kind: str, position: int) -> int:
+    if position < 0:
+        raise ValueError("an offset points before the start")
+    return int(struct.unpack_from(kind, data, position)[0])
+
+
+def _parse_tflite(content: bytes) -> Artifact:
+    from .export.tflite.schema import OPERATORS
+
+    known = {kind.code: name for name, kind in OPERATORS.items()}
+    model = _Table(content, _unpack(content, "<I", 0))
+    buffers = [table.array(0, np.uint8) for table in model.tables(4)]
+    codes = [max(code.scalar(0, "<b"), code.scalar(3, "<i")) for code in model.tables(1)]
+    skeleton = bytearray(content)
+    constants: Constants = {}
+    operators: Counter[str] = Counter()
+    graphs = model.tables(2)
+    if not graphs:
+        raise ValueError("it has no graph")
+    for graph in graphs:
+        for index, tensor in enumerate(graph.tables(0)):
+            for part, start, values in _tflite_constants(tensor, buffers):
+                constants[f"{graph.text(4)}/{index}:{tensor.text(3)}{part}"] = values  # names alone need not differ
+                skeleton[start : start + values.nbytes] = bytes(values.nbytes)
+        for operator in graph.tables(3):
+            code = codes[operator.scalar(0, "<I")]
+            operators[known.get(code, f"operator {code}")] += 1
+    names = [tensor.text(3) for tensor in graphs[0].tables(0)]
+    inputs, outputs = (tuple(names[index] for index in graphs[0].array(slot, np.int32)[1]) for slot in (1, 2))
+    return Artifact(inputs, outputs, operators, constants, bytes(skeleton))
+
+
+def _tflite_constants(
+    tensor: _Table, buffers: list[tuple[int, npt.NDArray[Any]]]
+) -> Iterator[tuple[str, int, npt.NDArray[Any]]]:
+    """("" or ".scale", position in the file, values) of a tensor's constant value, and of its scales."""
+    from .export.tflite.schema import TENSOR_TYPES
+
+    start, raw = buffers[tensor.scalar(2, "<I")]
+    if len(raw):
+        types = {code: name for name, code in TENSOR_TYPES.items() if name != "resource"}
+        name = types.get(tensor.scalar(1, "<b"))
+        shape = tensor.array(0, np.int32)[1].tolist()
+        yield "", start, raw if name is None else raw.view(name).reshape(shape)
+    quantization = tensor.table(4)
+    if quantization is not None:
+        start, scales = quantization.array(2, np.float32)
+        if len(scales):
+            yield ".scale", start, scales

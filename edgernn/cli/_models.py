@@ -1,0 +1,74 @@
+"""Opening what the command line names: models, data sets, and the files beside a model."""
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ._output import percent
+
+if TYPE_CHECKING:
+    from ..data import Dataset
+    from ..qmodel import QuantizedModel
+
+
+def find_dataset(args: argparse.Namespace, model: "QuantizedModel") -> "Dataset | None":
+    """The data set named by --data; or else the one the model was trained on, split as it was then, if it is here.
+
+    Raises ValueError when it is unknown, or does not fit the model's inputs.
+    """
+    from ..data import NAMES, load
+
+    trained_on = model.provenance.get("data")
+    chosen = args.data or trained_on
+    if not isinstance(chosen, str) or (not args.data and chosen not in NAMES and not Path(chosen).exists()):
+        return None
+    seed = model.provenance.get("seed", args.seed) if chosen == trained_on else args.seed
+    dataset = load(chosen, seed)
+    if dataset.input_size != model.input_size:
+        raise ValueError(f"the data {chosen} have {dataset.input_size} channels, the model needs {model.input_size}")
+    return dataset
+
+
+def require_dataset(args: argparse.Namespace, model: "QuantizedModel") -> "Dataset":
+    """`find_dataset`, with targets that fit the model too. Raises ValueError, also when no data set is at hand."""
+    dataset = find_dataset(args, model)
+    if dataset is None:
+        known = model.provenance.get("data")
+        why = f"{known} is not here" if known else "the model does not say which data it was trained on"
+        raise ValueError(f"{why}; name the data with --data")
+    check_fit(dataset, model.input_size, model.output_size, model.task, "steps" if model.every_step else "last")
+    return dataset
+
+
+def check_fit(dataset: "Dataset", input_size: int, output_size: int, task: str, head: str) -> None:
+    """Raise ValueError unless the data set has a model's inputs and targets."""
+    data = (dataset.input_size, dataset.output_size, dataset.task, dataset.head)
+    if data != (input_size, output_size, task, head):
+        found, needed = (
+            f"{i} channels, {o} outputs, {t}, {h}" for i, o, t, h in (data, (input_size, output_size, task, head))
+        )
+        raise ValueError(f"the data {dataset.name} ({found}) do not fit the model ({needed})")
+
+
+def headline(task: str) -> tuple[str, Callable[[float], str]]:
+    """The metric that is shown first for a task, and how."""
+    return ("accuracy", percent) if task == "classification" else ("mae", lambda value: f"{value:.5g}")
+
+
+def float_file(model: Path) -> Path | None:
+    """The float model beside a quantised one, if there is one."""
+    path = model.with_suffix(".safetensors")
+    return path if path.is_file() else None
+
+
+def check_folder(folder: Path) -> None:
+    """Make the folder, before work that takes long. Raises ValueError when it cannot be made or written into."""
+    import os
+
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(f"cannot write into {folder}: {error.strerror}; choose another folder with -o") from None
+    if not os.access(folder, os.W_OK):
+        raise ValueError(f"cannot write into {folder}: permission denied; choose another folder with -o")

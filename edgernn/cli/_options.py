@@ -1,0 +1,55 @@
+"""Options that several verbs share, and the checks of their values."""
+
+import argparse
+from pathlib import Path
+
+
+def positive_int(text: str) -> int:
+    try:
+        value = int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"must be a whole number, not {text!r}") from None
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 1, not {value}")
+    return value
+
+
+def positive_float(text: str) -> float:
+    value = _real(text)
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"must be positive and finite, not {text}")
+    return value
+
+
+def fraction(text: str) -> float:
+    value = _real(text)
+    if not 0 <= value < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 0 and below 1, not {text}")
+    return value
+
+
+def names(text: str) -> tuple[str, ...]:
+    """A comma-separated list."""
+    found = tuple(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
+    if not found:
+        raise argparse.ArgumentTypeError("names nothing")
+    return found
+
+
+def add_model(parser: argparse.ArgumentParser, what: str = "a quantised model (.ernn)") -> None:
+    parser.add_argument("model", type=Path, metavar="MODEL", help=what)
+
+
+def add_data(parser: argparse.ArgumentParser, why: str, *, required: bool = False) -> None:
+    parser.add_argument("--data", metavar="NAME|PATH", required=required, help=why)
+
+
+def add_seed(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--seed", type=int, default=0, help="seed of everything random (default 0)")
+
+
+def _real(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"must be a number, not {text!r}") from None

@@ -1,0 +1,55 @@
+"""What the verbs print: aligned tables of plain text, or one JSON object."""
+
+import argparse
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+
+def emit(args: argparse.Namespace, text: str, data: Mapping[str, Any]) -> None:
+    """Print `data` as JSON with --json, nothing with --quiet, else `text`."""
+    if args.json:
+        print(json_line(data))
+    elif not args.quiet:
+        print(text)
+
+
+def json_line(data: Mapping[str, Any]) -> str:
+    return json.dumps(data, default=_plain)
+
+
+def table(headers: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+    """Columns aligned by spaces: numbers to the right, words to the left; None is shown as a dash."""
+    cells = [[_show(value) for value in row] for row in rows]
+    numeric = [all(_is_number(row[column]) for row in cells) for column in range(len(headers))]
+    lines = [list(headers), *cells]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(headers))]
+    return "\n".join(
+        "  ".join(
+            cell.rjust(width) if right else cell.ljust(width)
+            for cell, width, right in zip(line, widths, numeric, strict=True)
+        ).rstrip()
+        for line in lines
+    )
+
+
+def percent(fraction: float | None) -> str:
+    return "-" if fraction is None else f"{100 * fraction:.2f} %"
+
+
+def _show(value: Any) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
+
+
+def _is_number(cell: str) -> bool:
+    return cell[:1].isdigit() or cell[:1] in ("-", "+")
+
+
+def _plain(value: Any) -> Any:
+    if hasattr(value, "tolist"):  # NumPy's arrays and numbers
+        return value.tolist()
+    raise TypeError(f"{type(value).__name__} cannot be printed as JSON")

@@ -1,0 +1,49 @@
+"""benchmark: float against integers on this machine."""
+
+import argparse
+from dataclasses import asdict
+from typing import Any
+
+from ._options import add_data, add_model, add_seed, positive_int
+from ._output import emit, table
+
+HELP = "compare float and integers on this machine: accuracy, size and time in every installed runtime"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_model(parser)
+    add_data(parser, "(default: the data the model was trained on)")
+    parser.add_argument("--sequences", type=positive_int, default=20, metavar="N", help="how many to time (default 20)")
+    add_seed(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    from ..benchmark import benchmark, contenders
+    from ..engines import ENGINES
+    from ..qmodel import QuantizedModel
+    from ._models import float_file, headline, require_dataset
+
+    model = QuantizedModel.load(args.model)
+    dataset = require_dataset(args, model)
+    rows = benchmark(model, list(contenders(model, args.model, float_file(args.model))), dataset.test, args.sequences)
+    absent = {name: engine.missing() for name, engine in ENGINES.items() if engine.missing() is not None}
+    first, show = headline(model.task)
+    equal = {True: "yes", False: "NO", None: "-"}
+    cells: list[tuple[Any, ...]] = [
+        (
+            row.name,
+            show(row.quality),
+            equal[row.equals_kernel],
+            row.bytes,
+            f"{row.sequence_ratio:.2f}",
+            f"{row.step_ratio:.2f}",
+            f"{1e6 * row.step_seconds:.1f}",
+        )
+        for row in rows
+    ]
+    headers = ("runtime", first, "equals kernel", "bytes", "time/sequence", "time/step", "us/step")
+    lines = [table(headers, cells), ""]
+    lines.append(f"test part of {dataset.name}; times are ratios to {rows[0].name}, one thread, Python calls included")
+    lines += [f"not installed: {name} ({command})" for name, command in absent.items()]
+    emit(args, "\n".join(lines), {"data": dataset.name, "rows": [asdict(row) for row in rows], "missing": absent})
+    return 0 if all(row.equals_kernel is not False for row in rows) else 1

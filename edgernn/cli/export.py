@@ -1,0 +1,72 @@
+"""export: a quantised model as .tflite and .onnx files."""
+
+import argparse
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ._models import check_folder, float_file
+from ._options import add_model, names
+from ._output import emit, table
+
+if TYPE_CHECKING:
+    from ..qmodel import QuantizedModel
+
+HELP = "write a quantised model as .tflite and .onnx files"
+FORMATS = ("tflite", "onnx")
+FORMS = ("sequence", "step", "stream")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_model(parser)
+    parser.add_argument("--format", type=names, default=FORMATS, metavar="F,..", help="tflite, onnx (default both)")
+    parser.add_argument(
+        "--form",
+        type=names,
+        default=("sequence", "step"),
+        metavar="F,..",
+        help="sequence: whole sequences; step: one step, states as inputs and outputs; "
+        "stream (TFLite): one step, states kept inside (default sequence,step)",
+    )
+    parser.add_argument("-o", "--output", type=Path, metavar="DIR", help="folder to write into (default MODEL's)")
+
+
+def run(args: argparse.Namespace) -> int:
+    from .._files import write_atomic
+    from ..qmodel import QuantizedModel
+
+    _check(args.format, FORMATS, "format")
+    _check(args.form, FORMS, "form")
+    model = QuantizedModel.load(args.model)
+    folder = args.output or args.model.parent
+    contents = {folder / name: content for name, content in _exports(model, args)}
+    check_folder(folder)
+    for path, content in contents.items():
+        write_atomic(path, content)
+    files = [{"path": str(path), "bytes": len(content)} for path, content in contents.items()]
+    emit(args, table(("file", "bytes"), [(file["path"], file["bytes"]) for file in files]), {"files": files})
+    return 0
+
+
+def _exports(model: "QuantizedModel", args: argparse.Namespace) -> Iterator[tuple[str, bytes]]:
+    """(name, content) of every file asked for."""
+    from .. import export
+    from ..engines import export_path
+    from ..floatmodel import FloatModel
+
+    for form in args.form:
+        if "tflite" in args.format:
+            yield export_path(args.model, form, ".tflite").name, export.to_tflite(model, form)
+        if "onnx" in args.format and form != "stream":
+            yield export_path(args.model, form, ".onnx").name, export.to_onnx(model, form)
+    if "onnx" in args.format:
+        yield f"{args.model.stem}_weights.onnx", export.to_onnx(model, weights_only=True)
+        path = float_file(args.model)
+        if path is not None:
+            yield f"{args.model.stem}_float.onnx", export.float_to_onnx(FloatModel.load(path))
+
+
+def _check(chosen: tuple[str, ...], known: tuple[str, ...], what: str) -> None:
+    for name in chosen:
+        if name not in known:
+            raise ValueError(f"unknown {what} {name!r}; known are {', '.join(known)}")

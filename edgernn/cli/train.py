@@ -1,0 +1,105 @@
+"""train: data in, a trained, pruned and quantised model out."""
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ._options import add_data, add_seed, fraction, positive_float, positive_int
+from ._output import emit, percent, table
+
+if TYPE_CHECKING:
+    from ..data import Dataset
+    from ..nn import SequenceModel
+
+HELP = "train a model, with pruning and quantisation-aware training where asked for"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_data(parser, "vowels, battery, ecg, or a folder of your own (default vowels)")
+    parser.set_defaults(data="vowels")
+    parser.add_argument("--cell", choices=("gru", "lstm", "rnn"), default="gru", help="recurrent cell (default gru)")
+    parser.add_argument("--hidden", type=positive_int, default=32, metavar="N", help="units a layer (default 32)")
+    parser.add_argument("--layers", type=positive_int, default=1, metavar="N", help="stacked layers (default 1)")
+    parser.add_argument("--reset-before", action="store_true", help="GRU: reset the state, not the product")
+    parser.add_argument("--dropout", type=fraction, default=0.0, metavar="P", help="between layers (default 0)")
+    parser.add_argument("--qat", choices=("w8a8", "w8a16", "none"), default="w8a8", help="integers (default w8a8)")
+    parser.add_argument(
+        "--sparsity", type=fraction, default=0.0, metavar="S", help="share of weights pruned (default 0)"
+    )
+    parser.add_argument("--block", default="unit", help="unit, element, or ROWSxCOLUMNS (default unit)")
+    parser.add_argument("--epochs", type=positive_int, default=60, metavar="N", help="(default 60)")
+    parser.add_argument("--batch-size", type=positive_int, default=32, metavar="N", help="(default 32)")
+    parser.add_argument("--learning-rate", type=positive_float, default=0.01, metavar="LR", help="(default 0.01)")
+    parser.add_argument("--resume", action="store_true", help="go on from the checkpoint in the output folder")
+    parser.add_argument("-o", "--output", type=Path, metavar="DIR", help="folder (default runs/DATA-CELL-HIDDEN)")
+    add_seed(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    from ..data import load
+    from ..quantize import convert
+    from ..train import TrainConfig, fit
+    from ._models import check_folder
+
+    if args.reset_before and args.cell != "gru":
+        raise ValueError(f"--reset-before is a GRU variant, the cell is {args.cell}")
+    config = TrainConfig(
+        epochs=args.epochs,
+        batch_size=args.batch_size,
+        learning_rate=args.learning_rate,
+        seed=args.seed,
+        qat=None if args.qat == "none" else args.qat,
+        sparsity=args.sparsity,
+        block=args.block,
+    )
+    dataset = load(args.data, args.seed)
+    model = _build(args, dataset)
+    folder = args.output or Path("runs") / f"{Path(args.data).name}-{args.cell}-{args.hidden}"
+    check_folder(folder)
+    history = fit(model, dataset, config, folder, args.resume, progress=not (args.quiet or args.json))
+    provenance = {"data": args.data, "seed": args.seed, "epochs": args.epochs}
+    model.save(folder / "model.safetensors", provenance)
+    files = ["model.safetensors"]
+    if config.qat is not None:
+        convert(model, provenance).save(folder / "model.ernn")
+        files.append("model.ernn")
+    sizes = {name: (folder / name).stat().st_size for name in files}
+    metrics = history.metrics
+    emit(args, _text(metrics, sizes, dataset, folder), metrics | {"output": str(folder), "bytes": sizes})
+    return 0
+
+
+def _build(args: argparse.Namespace, dataset: "Dataset") -> "SequenceModel":
+    import torch
+
+    from ..data import normalisation
+    from ..nn import GRU, LSTM, RNN, SequenceModel
+
+    torch.manual_seed(args.seed)
+    options: dict[str, Any] = {"num_layers": args.layers, "dropout": args.dropout, "batch_first": True}
+    if args.cell == "gru":
+        rnn = GRU(dataset.input_size, args.hidden, reset_after=not args.reset_before, **options)
+    else:
+        rnn = {"lstm": LSTM, "rnn": RNN}[args.cell](dataset.input_size, args.hidden, **options)
+    mean, std = normalisation(dataset.train)
+    return SequenceModel(
+        rnn,
+        dataset.output_size,
+        dataset.head,
+        labels=dataset.labels,
+        task=dataset.task,
+        input_mean=mean,
+        input_std=std,
+    )
+
+
+def _text(metrics: dict[str, Any], sizes: dict[str, int], dataset: "Dataset", folder: Path) -> str:
+    from ._models import headline
+
+    name, show = headline(dataset.task)
+    titles = {"float": "float phase", "sparse": "float, pruned", "fake_quant": "fake-quantised", "integer": "integers"}
+    rows = [(titles[kind], show(measured[name])) for kind, measured in metrics["test"].items()]
+    lines = [table(("model", f"test {name}"), rows), ""]
+    lines.append(f"zeros among the recurrent layers' weights: {percent(metrics['sparsity']['overall'])}")
+    lines += [f"wrote {folder / file} ({size:,} bytes)" for file, size in sizes.items()]
+    return "\n".join(lines)

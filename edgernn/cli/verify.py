@@ -1,0 +1,81 @@
+"""verify: every engine against the kernel, integer for integer."""
+
+import argparse
+import sys
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from ._models import find_dataset
+from ._options import add_data, add_model, add_seed, names, positive_int
+from ._output import emit, table
+
+if TYPE_CHECKING:
+    from .._adversarial import Named
+    from ..qmodel import QuantizedModel
+    from ..verify import Result
+
+HELP = "check that every engine computes the kernel's integers, with the exported files beside the model"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_model(parser)
+    parser.add_argument("--engines", type=names, metavar="E,..", help="engines to check (default all installed)")
+    add_data(parser, "sequences to compare on (default: the data the model was trained on, else random integers)")
+    parser.add_argument("--sequences", type=positive_int, default=20, metavar="N", help="how many (default 20)")
+    add_seed(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    from ..engines import ENGINES, select
+    from ..qmodel import QuantizedModel
+    from ..verify import targets, verify
+
+    model = QuantizedModel.load(args.model)
+    engines = select(args.engines)
+    absent = {} if args.engines else {name: e.missing() for name, e in ENGINES.items() if e.missing() is not None}
+    source, sequences = _sequences(model, args)
+    results = []
+    for result in verify(model, targets(engines, args.model), sequences, args.seed):
+        results.append(result)
+        if args.verbose:
+            print(f"{result.engine} {result.file or 'fresh export'}, {result.model}: done", file=sys.stderr)
+    failures = [
+        f"{result.engine} ({result.file or 'fresh export'}, {result.model}): {result.problem}"
+        for result in results
+        if result.problem
+    ]
+    if args.quiet and failures and not args.json:
+        print(f"edgernn verify: {'; '.join(failures)}", file=sys.stderr)
+    data: dict[str, Any] = {"ok": not failures, "data": source, "results": [asdict(result) for result in results]}
+    emit(args, _text(results, failures, source, absent), data | {"missing": absent})
+    return 1 if failures else 0
+
+
+def _sequences(model: "QuantizedModel", args: argparse.Namespace) -> "tuple[str, Named]":
+    """(where they come from, real sequences or random ones) as the model's input integers."""
+    import numpy as np
+
+    dataset = find_dataset(args, model)
+    if dataset is not None:
+        test = dataset.test
+        count = min(args.sequences, len(test))
+        return f"{count} test sequences of {dataset.name}", [
+            (f"test {index}", model.quantize_input(test.x[index, : test.lengths[index]])) for index in range(count)
+        ]
+    rng = np.random.default_rng(args.seed)
+    drawn: Named = []
+    for index in range(args.sequences):
+        shape = (int(rng.integers(1, 60)), model.input_size)
+        x = rng.integers(-model.input_limit, model.input_limit, shape)
+        drawn.append((f"drawn {index}", x.astype(model.input_dtype)))
+    return f"{args.sequences} random sequences (no data named)", drawn
+
+
+def _text(results: "list[Result]", failures: list[str], source: str, absent: dict[str, str | None]) -> str:
+    rows = [(r.engine, r.file or "fresh export", r.model, r.sequences, r.integers, r.differences) for r in results]
+    lines = [table(("engine", "file", "model", "sequences", "integers", "differences"), rows), ""]
+    lines += [f"not installed: {name} ({command})" for name, command in absent.items()]
+    total = sum(result.integers for result in results)
+    lines.append(f"compared with the Numba kernel on {source} and on adversarial integers and models")
+    lines += failures or [f"0 differences in {total:,} integers"]
+    return "\n".join(lines)

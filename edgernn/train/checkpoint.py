@@ -1,0 +1,125 @@
+"""Checkpoints: one safetensors file with a JSON header after every epoch, from which a run goes on bit for bit."""
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .._files import Tensors, read_tensors, write_tensors
+from ..data import Dataset
+from ..nn import SequenceModel
+from ..quantize import is_prepared
+from .state import Best, TrainingState, strip
+
+FILE_FORMAT: Final = "edgernn.training_checkpoint"
+
+
+def save(path: Path, state: TrainingState, data: Dataset) -> None:
+    """Write the state between two epochs, atomically. Raises ValueError when the place cannot be written."""
+    tensors = _prefixed("model.", state.model.state_dict())
+    bests = {"best": state.best, "best_float": state.best_float}
+    for name, best in bests.items():
+        tensors |= {} if best is None else _prefixed(f"{name}.", best.weights)
+    for index, moments in state.optimizer.state_dict()["state"].items():
+        tensors |= _prefixed(f"optimizer.{index}.", moments)
+    tensors |= _prefixed("rng.", {"shuffle": state.shuffle.get_state(), "torch": torch.get_rng_state()})
+    header = {
+        "format": FILE_FORMAT,
+        "epoch": state.epoch,
+        "prepared": is_prepared(state.model),
+        "records": state.records,
+        "bests": {name: None if best is None else [best.epoch, *best.score] for name, best in bests.items()},
+        **identity(state, data),
+    }
+    write_tensors(path, tensors, header)
+
+
+def restore(path: Path, state: TrainingState, data: Dataset) -> None:
+    """Bring a freshly started state, and torch's random numbers, to where the checkpoint left them.
+
+    Raises ValueError when there is no checkpoint, when it is damaged, or when it is of another config, model or data
+    (naming what differs).
+    """
+    if not path.is_file():
+        raise ValueError(f"nothing to resume: there is no {path}; train without resume first")
+    tensors, header = read_tensors(path, FILE_FORMAT)
+    try:
+        _check_identity(path, header, identity(state, data))
+        _restore(state, tensors, header)
+    except (KeyError, TypeError, AttributeError, IndexError, RuntimeError) as error:
+        raise ValueError(f"{path}: does not hold what a checkpoint needs ({error!r}); train anew") from None
+
+
+def identity(state: TrainingState, data: Dataset) -> dict[str, dict[str, Any]]:
+    """What must be the same for a run to go on: config, model and data, by field."""
+    arrays = {
+        f"{part}.{name}": getattr(getattr(data, part), name)
+        for part in ("train", "test")
+        for name in ("x", "lengths", "y")
+    }
+    return {
+        "config": state.config.as_dict(),
+        "model": _description(state.model),
+        "data": {"name": data.name, "labels": list(data.labels)} | {n: _digest(array) for n, array in arrays.items()},
+    }
+
+
+def _description(model: SequenceModel) -> dict[str, Any]:
+    rnn = model.rnn
+    return {
+        "cell": model.cell,
+        "input_size": rnn.input_size,
+        "hidden_size": rnn.hidden_size,
+        "num_layers": rnn.num_layers,
+        "bias": rnn.bias,
+        "dropout": rnn.dropout,
+        "reset_after": getattr(rnn, "reset_after", True),
+        "output_size": model.output_size,
+    }
+
+
+def _digest(array: "np.ndarray[Any, Any]") -> str:
+    return f"{array.dtype} {list(array.shape)} {hashlib.sha256(np.ascontiguousarray(array).tobytes()).hexdigest()[:16]}"
+
+
+def _check_identity(path: Path, header: Mapping[str, Any], now: Mapping[str, Mapping[str, Any]]) -> None:
+    for kind, fields in now.items():
+        for name, value in fields.items():
+            if header[kind][name] != value:
+                raise ValueError(
+                    f"{path} was made with another {kind}: {name} was {header[kind][name]!r}, now it is {value!r}; "
+                    "resume with the same, or train without resume"
+                )
+
+
+def _restore(state: TrainingState, tensors: Tensors, header: Mapping[str, Any]) -> None:
+    strip(state.model)
+    if header["prepared"]:
+        state.prepare()
+    state.model.load_state_dict(_taken("model.", tensors))
+    moments: dict[int, dict[str, Tensor]] = {}
+    for name, value in _taken("optimizer.", tensors).items():
+        index, _, moment = name.partition(".")
+        moments.setdefault(int(index), {})[moment] = value.reshape(()) if moment == "step" else value
+    state.optimizer.load_state_dict({"state": moments, "param_groups": state.optimizer.state_dict()["param_groups"]})
+    random = _taken("rng.", tensors)
+    state.shuffle.set_state(random["shuffle"])
+    torch.set_rng_state(random["torch"])
+    state.epoch, state.records = int(header["epoch"]), list(header["records"])
+    for name, entry in header["bests"].items():
+        if entry is not None:
+            epoch, first, second = entry
+            setattr(state, name, Best(int(epoch), (first, second), _taken(f"{name}.", tensors)))
+
+
+def _prefixed(prefix: str, tensors: Mapping[str, Tensor]) -> Tensors:
+    return {prefix + name: value.detach().cpu().numpy() for name, value in tensors.items()}
+
+
+def _taken(prefix: str, tensors: Tensors) -> dict[str, Tensor]:
+    found = {name: array for name, array in tensors.items() if name.startswith(prefix)}
+    return {name.removeprefix(prefix): torch.from_numpy(array) for name, array in found.items()}

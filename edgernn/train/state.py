@@ -1,0 +1,94 @@
+"""What a training run is made of between two epochs: everything a checkpoint must hold."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..nn import SequenceModel
+from ..quantize import ModelQuantizer, prepare
+from .config import TrainConfig
+
+Record = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class History:
+    """What `fit` returns. epochs: a record an epoch (as in metrics.json); metrics: the final measurements."""
+
+    epochs: list[Record]
+    metrics: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Best:
+    """The best epoch (from 0) of some phase, its score (higher is better, see `metrics.score`) and its weights."""
+
+    epoch: int
+    score: tuple[float, float]
+    weights: dict[str, Tensor]
+
+
+@dataclass
+class TrainingState:
+    """A run after `epoch` epochs. `best` is of the final phase, `best_float` of the float phase before pruning."""
+
+    model: SequenceModel
+    config: TrainConfig
+    shuffle: torch.Generator
+    optimizer: torch.optim.AdamW
+    epoch: int = 0
+    records: list[Record] = field(default_factory=list)
+    best: Best | None = None
+    best_float: Best | None = None
+
+    @classmethod
+    def start(cls, model: SequenceModel, config: TrainConfig) -> "TrainingState":
+        generator = torch.Generator()
+        generator.manual_seed(config.seed)
+        return cls(model, config, generator, make_optimizer(model, config))
+
+    def prepare(self) -> None:
+        """Go over to integers: scales may be new parameters, so the optimiser is made anew."""
+        assert self.config.qat is not None
+        prepare(self.model, self.config.qat)
+        self.optimizer = make_optimizer(self.model, self.config)
+
+    def consider(self, score: tuple[float, float]) -> None:
+        """Keep the weights of the epoch that just ended where they are the best of their phase."""
+        phase, phases = self.config.phase(self.epoch), self.config.phases_used
+        if phase == phases[-1] and (self.best is None or score > self.best.score):
+            self.best = Best(self.epoch, score, weights_of(self.model))
+        if phase == "float" and (self.best_float is None or score > self.best_float.score):
+            self.best_float = Best(self.epoch, score, weights_of(self.model))
+
+
+def make_optimizer(model: SequenceModel, config: TrainConfig) -> torch.optim.AdamW:
+    """Adam, with decoupled weight decay on the weight matrices only."""
+    parameters = list(model.parameters())
+    groups = [
+        {"params": [p for p in parameters if p.dim() > 1], "weight_decay": config.weight_decay},
+        {"params": [p for p in parameters if p.dim() <= 1], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(groups, lr=config.learning_rate, foreach=False)
+
+
+def weights_of(model: SequenceModel) -> dict[str, Tensor]:
+    """A copy of the model's state_dict on the CPU."""
+    return {name: value.detach().cpu().clone() for name, value in model.state_dict().items()}
+
+
+def strip(model: SequenceModel) -> None:
+    """Take quantisation and pruning masks off the model, so that a checkpoint of any phase can be loaded into it."""
+    model.quantizer = None
+    for name in model.rnn.masks():
+        delattr(model.rnn, f"{name}_mask")
+
+
+def load_best(model: SequenceModel, best: Best, quantizer: ModelQuantizer | None) -> None:
+    """Bring the model to the weights and masks of `best`, computing in integers if its phase did (with `quantizer`)."""
+    strip(model)
+    model.quantizer = quantizer
+    model.load_state_dict(best.weights)
+    model.eval()
