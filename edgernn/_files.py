@@ -51,7 +51,7 @@ def write_tensors(path: str | Path, tensors: Tensors, header: Mapping[str, Any])
         plain = json.loads(json.dumps(dict(header), allow_nan=False))
     except (TypeError, ValueError) as error:
         raise ValueError(f"cannot write {path}: its header must hold JSON values only ({error})") from None
-    tensors = {name: np.ascontiguousarray(array) for name, array in tensors.items()}
+    tensors = {name: np.asarray(array, order="C") for name, array in tensors.items()}
     text = json.dumps(plain | {_CHECKSUM_KEY: _checksum(tensors, plain)}, sort_keys=True)
     write_atomic(path, _pack(tensors, {_HEADER_KEY: text}))
 

@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from .data import Split
 from .engines import ENGINES, GraphStepper, Session, Stepper, state_sizes, whole
+from .metrics import compare, counted
 from .qmodel import QuantizedModel
 
 Array = npt.NDArray[Any]
@@ -81,11 +82,9 @@ def benchmark(model: QuantizedModel, contenders: Sequence[Contender], split: Spl
 
 def quality(model: QuantizedModel, outputs: Sequence[Array], split: Split) -> float:
     """Accuracy (classification) or mean absolute error (regression) over the sequences' real outputs."""
-    truth = [y[:length] if model.every_step else y for y, length in zip(split.y, split.lengths, strict=True)]
-    found = np.concatenate([np.atleast_2d(y) for y in outputs])
-    if model.task == "classification":
-        return float((found.argmax(axis=-1) == np.concatenate([np.atleast_1d(y) for y in truth])).mean())
-    return float(np.abs(found - np.concatenate([np.atleast_2d(y) for y in truth])).mean())
+    truth = split.y[counted(split, "steps" if model.every_step else "last")]
+    measured = compare(np.concatenate([np.atleast_2d(y) for y in outputs]), truth, model.task)
+    return float(measured["accuracy" if model.task == "classification" else "mae"])
 
 
 def _whole_job(contender: Contender, sequences: Sequence[Array]) -> Callable[[], None]:

@@ -32,6 +32,8 @@ _INSTALL: Final = {
     "tflite_micro": "pip install tflite-micro",
 }
 
+_EXPORTERS: Final = {".tflite": ("flatbuffers",), ".onnx": ("onnx",)}  # what writing an engine's files takes
+
 
 def install_command(package: str) -> str:
     """The command that installs an importable package."""
@@ -72,8 +74,9 @@ class Engine:
     load: Callable[[bytes], Graph] | None = None
 
     def missing(self) -> str | None:
-        """The command that installs this engine, or None when it can run here."""
-        return install_command(self.package) if find_spec(self.package) is None else None
+        """The command that installs this engine or the exporter of its files, or None when it can run here."""
+        packages = [self.package, *_EXPORTERS.get(self.suffix, ())]
+        return next((install_command(package) for package in packages if find_spec(package) is None), None)
 
     def open(self, model: QuantizedModel, form: Form | None = None, content: bytes | None = None) -> Session:
         """A function from x [T, input_size] to [output_size], or to [T, output_size] for an output at every step.

@@ -14,7 +14,7 @@ def main() -> None:
     for scheme in ("w8a8", "w8a16"):
         rnn = GRU(data.input_size, 16, batch_first=True)
         model = SequenceModel(rnn, 1, "steps", task="regression", input_mean=mean, input_std=std)
-        history = fit(model, data, TrainConfig(epochs=20, qat=scheme))
+        history = fit(model, data, TrainConfig(epochs=12, batch_size=8, qat=scheme))
         quantized = convert(model)
         measured = evaluate(quantized, data.test)
         print(

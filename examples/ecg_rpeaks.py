@@ -18,7 +18,7 @@ def main() -> None:
     mean, std = normalisation(data.train)
     rnn = GRU(data.input_size, 16, batch_first=True)
     model = SequenceModel(rnn, 2, "steps", labels=data.labels, input_mean=mean, input_std=std)
-    fit(model, data, TrainConfig(epochs=20, qat="w8a8"))
+    fit(model, data, TrainConfig(epochs=16, batch_size=16, qat="w8a8"))
     quantized = convert(model)
 
     patient = make_ecg(n_train=1, n_test=1, steps=20 * RATE_HZ, seed=7).test  # 20 seconds of a new heart

@@ -80,6 +80,8 @@ def test_a_missing_runtime_is_named_with_its_command(monkeypatch: pytest.MonkeyP
     assert [engine.name for engine in select(None)] == ["numba", "litert", "onnxruntime"]
     with pytest.raises(ValueError, match="tflm is not installed here: pip install tflite-micro"):
         select(["tflm"])
+    monkeypatch.setitem(sys.modules, "onnx", None)  # ONNX Runtime is there, but nothing writes its files
+    assert ENGINES["onnxruntime"].missing() == "pip install 'edgernn[export]'"
     with pytest.raises(ValueError, match="unknown engine 'tpu'; known are numba, litert, tflm, onnxruntime"):
         select(["tpu"])
 

@@ -39,14 +39,13 @@ RULES = {
     "_ernn": Rule({"fixedpoint", "qmodel", "_files"}, {"numpy"}),
     "floatmodel": Rule({"qmodel", "_files"}, {"numpy"}),
     "data": Rule(set(), {"numpy"}),
+    "metrics": Rule(FOUNDATION | {"data", "firmware_sim"}, {"numpy"}),
     "export": Rule(FOUNDATION, {"numpy", "flatbuffers", "onnx"}),
     "firmware_sim": Rule(FOUNDATION, {"numpy", "numba"}),
     "nn": Rule(FOUNDATION | {"quantize"}, {"numpy", "torch"}),
     "quantize": Rule(FOUNDATION | {"nn"}, {"numpy", "torch"}),
     "prune": Rule({"nn"}, {"numpy", "torch"}),
-    "train": Rule(
-        FOUNDATION | {"nn", "quantize", "prune", "data", "firmware_sim"}, {"numpy", "numba", "torch", "tqdm"}
-    ),
+    "train": Rule(FOUNDATION | {"nn", "quantize", "prune", "data", "metrics"}, {"numpy", "torch", "tqdm"}),
     "engines": Rule(FOUNDATION | {"export", "firmware_sim", "_artifacts"}, {"numpy"} | RUNTIMES - {"torch"}),
 }
 
@@ -188,6 +187,9 @@ def test_linked_folders_import_relatively() -> None:
         ("edgernn.cli", {"torch", "numba", "numpy", *RUNTIMES}),
         ("edgernn.qmodel", RUNTIMES),
         ("edgernn.engines", RUNTIMES),
+        ("edgernn.metrics", RUNTIMES),
+        ("edgernn.verify", RUNTIMES),
+        ("edgernn.benchmark", RUNTIMES),
         ("edgernn.export", RUNTIMES | {"edgernn.firmware_sim"}),
         ("edgernn.firmware_sim", RUNTIMES | {"edgernn.export"}),
     ],

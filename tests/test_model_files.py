@@ -95,6 +95,16 @@ def test_strided_arrays_are_saved_by_value(tmp_path: Path) -> None:
     assert arrays_of(QuantizedModel.load(tmp_path / PATH)) == arrays_of(model)
 
 
+@pytest.mark.parametrize(
+    "array", [np.float64(0.5), np.array(True), np.zeros((0, 3), np.int8), np.eye(3)[::2].T], ids=str
+)
+def test_tensors_keep_their_shapes(tmp_path: Path, array: np.ndarray[Any, Any]) -> None:
+    write_tensors(tmp_path / PATH, {"array": np.asarray(array)}, {"format": "shapes"})
+    found = read_tensors(tmp_path / PATH, "shapes")[0]["array"]
+    assert (found.shape, found.dtype) == (array.shape, array.dtype)
+    assert np.array_equal(found, array)
+
+
 # ---- damaged and foreign files ---------------------------------------------------------------------------------------
 
 

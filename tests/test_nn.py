@@ -189,6 +189,21 @@ def test_masks_beat_the_momentum_of_the_optimiser() -> None:
     assert bool((module.state_dict()["weight_ih_l0"] == 0).all())
 
 
+def test_cleared_masks_leave_zeros_that_can_change() -> None:
+    module = build(GRU, num_layers=2)
+    for name in module.weight_names():
+        module.set_mask(name, torch.zeros_like(getattr(module, name)))
+    module.clear_masks()
+    assert module.masks() == {}
+    assert module.state_dict().keys() == build(GRU, num_layers=2).state_dict().keys()
+    assert not bool(module.weight_hh_l0.any())
+    with torch.no_grad():
+        module.weight_hh_l0.fill_(0.5)
+    module(torch.zeros(1, 2, module.input_size))
+    assert bool((module.state_dict()["weight_hh_l0"] == 0.5).all())
+    module.clear_masks()  # nothing left to clear
+
+
 def test_an_unpruned_checkpoint_keeps_the_masks() -> None:
     module, plain = build(GRU), build(GRU)
     module.set_mask("weight_ih_l0", torch.zeros_like(module.weight_ih_l0))

@@ -2,6 +2,7 @@
 
 import copy
 from fractions import Fraction
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,6 +12,8 @@ import torch
 from torch import Tensor
 
 from edgernn import fixedpoint
+from edgernn._files import read_tensors
+from edgernn.floatmodel import FILE_FORMAT
 from edgernn.nn import GRU, LSTM, RNN, SequenceModel
 from edgernn.qmodel import HeadKind
 from edgernn.quantize import QuantConfig, _ops, calibrate, convert, is_prepared, prepare
@@ -301,6 +304,33 @@ def test_prepare_keeps_the_parameters_and_works_once() -> None:
     assert all(a is b for a, b in zip(before, model.parameters(), strict=True))
     with pytest.raises(ValueError, match="prepared already"):
         prepare(model)
+
+
+def test_learned_scales_start_at_the_unmasked_weights() -> None:
+    """A masked weight that an optimiser has moved since the last forward pass has no say."""
+    models = [build("gru"), build("gru")]
+    for model, drift in zip(models, (0.0, 100.0), strict=True):
+        mask = torch.ones_like(model.rnn.weight_hh_l0)
+        mask[0] = 0
+        model.rnn.set_mask("weight_hh_l0", mask)
+        model.rnn.weight_hh_l0.data[0] = drift
+        calibrate(prepare(model, QuantConfig(learn_scales=True)), *sample())
+    scales = [model.state_dict()["quantizer.log_weight_scales.weight_hh_l0"] for model in models]
+    assert torch.equal(*scales)
+
+
+@pytest.mark.parametrize("learn_scales", [False, True])
+def test_every_buffer_comes_back_from_the_file_with_its_shape(tmp_path: Path, learn_scales: bool) -> None:
+    model = build("lstm")
+    calibrate(prepare(model, QuantConfig(learn_scales=learn_scales)), *sample())
+    model.save(tmp_path / "model.safetensors")
+    tensors, _ = read_tensors(tmp_path / "model.safetensors", FILE_FORMAT)
+    loaded = SequenceModel.load(tmp_path / "model.safetensors").state_dict()
+    assert tensors["quantizer.log_input_scale"].shape == ()
+    for name, value in model.state_dict().items():
+        assert tensors[name].shape == tuple(value.shape), name
+        assert loaded[name].shape == value.shape, name
+        assert torch.equal(loaded[name], value), name
 
 
 @pytest.mark.parametrize("scheme", ["w4a8", "w8a4", "int8", "", "w8a8x"])

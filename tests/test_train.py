@@ -1,179 +1,21 @@
-"""fit: repeatable, resumable to the bit in every phase, interruptible, and clear about what it cannot train."""
+"""fit: its phases, what they leave behind, and clear words about what it cannot train."""
 
 import copy
 import json
-import signal
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import torch
-from torch import Tensor
 
-from edgernn.data import Dataset, Split, load, normalisation
-from edgernn.nn import GRU, LSTM, RNN, Recurrent, SequenceModel
+from edgernn.data import Dataset, load
+from edgernn.nn import GRU, SequenceModel
 from edgernn.prune import sparsity
 from edgernn.quantize import convert, is_prepared, prepare
-from edgernn.train import History, TrainConfig, evaluate, fit
-from edgernn.train.losses import batch_loss, counted
+from edgernn.train import TrainConfig, evaluate, fit
 
-SEED = 7
-CELLS: dict[str, type[Recurrent]] = {"lstm": LSTM, "gru": GRU, "rnn": RNN}
-ALL_PHASES = TrainConfig(epochs=5, batch_size=8, sparsity=0.5, qat="w8a8", seed=3)  # float, prune, prune, qat, qat
-
-
-def some_data(task: str = "classification", head: str = "last", n: int = 24, steps: int = 6) -> Dataset:
-    """Sequences whose label is the channel with the largest mean; the regression target is the running mean."""
-    rng = np.random.default_rng(SEED)
-
-    def split(count: int) -> Split:
-        lengths = rng.integers(2, steps + 1, count)
-        valid = (np.arange(steps) < lengths[:, None])[..., None]
-        x = (rng.normal(size=(count, steps, 3)) * valid).astype(np.float32)
-        running = np.cumsum(x, axis=1) / np.arange(1, steps + 1)[:, None]
-        final = running[np.arange(count), lengths - 1]
-        y: Any = running if head == "steps" else final
-        if task == "regression":
-            return Split(x, lengths, (y[..., :2] * (valid if head == "steps" else 1)).astype(np.float32))
-        labels = y.argmax(axis=-1)
-        return Split(x, lengths, np.where(valid[..., 0], labels, -1) if head == "steps" else labels)
-
-    labels = ("a", "b", "c") if task == "classification" else ()
-    return Dataset("toy", task, head, split(n), split(12), labels, ("u", "v", "w"), "made here")  # type: ignore[arg-type]
-
-
-def some_model(data: Dataset, cell: str = "gru", hidden_size: int = 8, **options: Any) -> SequenceModel:
-    torch.manual_seed(SEED)
-    mean, std = normalisation(data.train)
-    rnn = CELLS[cell](data.input_size, hidden_size, batch_first=True, **options)
-    return SequenceModel(
-        rnn, data.output_size, data.head, labels=data.labels, task=data.task, input_mean=mean, input_std=std
-    )
-
-
-def train(data: Dataset, config: TrainConfig, model: SequenceModel | None = None, **options: Any) -> SequenceModel:
-    model = model or some_model(data)
-    fit(model, data, config, progress=False, **options)
-    return model
-
-
-def same(a: SequenceModel, b: SequenceModel) -> bool:
-    left, right = a.state_dict(), b.state_dict()
-    return left.keys() == right.keys() and all(np.array_equal(left[k].numpy(), right[k].numpy()) for k in left)
-
-
-def without_times(history: History) -> tuple[Any, Any]:
-    records = [{k: v for k, v in record.items() if k != "seconds"} for record in history.epochs]
-    return records, {k: v for k, v in history.metrics.items() if k != "seconds"}
-
-
-class CtrlC:
-    """Sends this process the real signal at the model's n-th forward pass in training."""
-
-    def __init__(self, model: SequenceModel, after: int) -> None:
-        self.left = after
-        self.hook = model.register_forward_pre_hook(self._count)
-
-    def _count(self, module: torch.nn.Module, inputs: Any) -> None:
-        self.left -= module.training
-        if self.left == 0 and module.training:
-            self.hook.remove()
-            signal.raise_signal(signal.SIGINT)
-
-
-# ---- repeatable and resumable ----------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("cell", CELLS)
-def test_the_same_seed_gives_the_same_weights_and_another_seed_others(cell: str) -> None:
-    data = some_data()
-    config = replace(ALL_PHASES, epochs=3)
-    first = train(data, config, some_model(data, cell))
-    torch.manual_seed(999)  # the caller's random numbers do not matter
-    assert same(first, train(data, config, some_model(data, cell)))
-    assert not same(first, train(data, replace(config, seed=4), some_model(data, cell)))
-
-
-def test_the_callers_random_numbers_are_left_alone() -> None:
-    data = some_data()
-    model = some_model(data, num_layers=2, dropout=0.5)
-    torch.manual_seed(1)
-    expected = torch.rand(4)
-    torch.manual_seed(1)
-    train(data, TrainConfig(epochs=1), model)
-    assert torch.equal(torch.rand(4), expected)
-
-
-# Three batches an epoch: interrupted in the first epoch, in the ramp, at the start of QAT, and within QAT.
-@pytest.mark.parametrize("after", [2, 5, 10, 14])
-@pytest.mark.parametrize("fresh", [True, False], ids=["new process", "same object"])
-def test_ctrl_c_then_resume_ends_as_an_unbroken_run(tmp_path: Path, after: int, fresh: bool) -> None:
-    data = some_data()
-    options: dict[str, Any] = {"num_layers": 2, "dropout": 0.25}
-    unbroken = some_model(data, **options)
-    expected = fit(unbroken, data, ALL_PHASES, progress=False)
-    model = some_model(data, **options)
-    CtrlC(model, after)
-    with pytest.raises(KeyboardInterrupt, match=rf"interrupted in epoch {(after - 1) // 3 + 1} of 5; .* resume=True"):
-        fit(model, data, ALL_PHASES, tmp_path, progress=False)
-    model = some_model(data, **options) if fresh else model
-    history = fit(model, data, ALL_PHASES, tmp_path, resume=True, progress=False)
-    assert same(model, unbroken)
-    assert without_times(history) == without_times(expected)
-
-
-def test_a_finished_run_resumes_to_the_same_model_and_metrics(tmp_path: Path) -> None:
-    data = some_data()
-    model = train(data, ALL_PHASES, out=tmp_path)
-    metrics = json.loads((tmp_path / "metrics.json").read_text())
-    again = some_model(data)
-    fit(again, data, ALL_PHASES, tmp_path, resume=True, progress=False)
-    assert same(model, again)
-    assert json.loads((tmp_path / "metrics.json").read_text()) == metrics
-
-
-def test_interrupted_without_a_folder_says_so() -> None:
-    data = some_data()
-    model = some_model(data)
-    CtrlC(model, 1)
-    with pytest.raises(KeyboardInterrupt, match=r"interrupted in epoch 1 of 5$"):
-        train(data, ALL_PHASES, model)
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"config": replace(ALL_PHASES, learning_rate=0.5)}, "another config: learning_rate was 0.01, now it is 0.5"),
-        ({"config": replace(ALL_PHASES, qat=None)}, "another config: qat was 'w8a8', now it is None"),
-        ({"data": some_data(n=25)}, "another data: train.x was"),
-        ({"model": some_model(some_data(), hidden_size=9)}, "another model: hidden_size was 8, now it is 9"),
-        ({"model": some_model(some_data(), cell="rnn")}, "another model: cell was 'gru', now it is 'rnn'"),
-    ],
-)
-def test_resuming_another_run_is_refused(tmp_path: Path, change: dict[str, Any], message: str) -> None:
-    data = some_data()
-    train(data, ALL_PHASES, out=tmp_path)
-    run: dict[str, Any] = {"model": some_model(data), "data": data, "config": ALL_PHASES} | change
-    with pytest.raises(ValueError, match=message):
-        fit(**run, out=tmp_path, resume=True, progress=False)
-
-
-def test_a_missing_or_damaged_checkpoint_is_refused(tmp_path: Path) -> None:
-    data = some_data()
-    with pytest.raises(ValueError, match="nothing to resume"):
-        train(data, ALL_PHASES, out=tmp_path, resume=True)
-    with pytest.raises(ValueError, match="resume needs out"):
-        train(data, ALL_PHASES, resume=True)
-    train(data, ALL_PHASES, out=tmp_path)
-    file = tmp_path / "checkpoint.safetensors"
-    content = bytearray(file.read_bytes())
-    content[-100] ^= 1
-    file.write_bytes(content)
-    with pytest.raises(ValueError, match="damaged"):
-        train(data, ALL_PHASES, out=tmp_path, resume=True)
-
+from .training import ALL_PHASES, CELLS, same, some_data, some_model, train
 
 # ---- phases ----------------------------------------------------------------------------------------------------------
 
@@ -258,102 +100,30 @@ def test_gates_can_be_pruned_apart(cell: str) -> None:
     assert float(last.float().mean()) == 0.5
 
 
-# ---- what is measured ------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("head", ["last", "steps"])
-@pytest.mark.parametrize("task", ["classification", "regression"])
-def test_fake_quantised_and_integer_metrics_agree_exactly(task: str, head: str) -> None:
-    data = some_data(task, head)
-    model = some_model(data)
-    before = evaluate(model, data.train)["loss"]
-    history = fit(model, data, TrainConfig(epochs=6, batch_size=4, qat="w8a8"), progress=False)
-    test = history.metrics["test"]
-    assert test["integer"] == test["fake_quant"] == evaluate(convert(model), data.test)
-    assert evaluate(model, data.train)["loss"] < before
-    expected = {"loss", "count"} | ({"accuracy", "macro_f1", "f1"} if task == "classification" else {"mae", "rmse"})
-    assert set(test["float"]) == expected
-    assert test["float"]["count"] == (12 if head == "last" else int(data.test.lengths.sum()))
-
-
-class Fixed(SequenceModel):
-    """Gives the outputs it is told."""
-
-    outputs: Tensor
-
-    def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
-        return self.outputs
-
-
-def fixed(data: Dataset, outputs: Any) -> Fixed:
-    mold = Fixed(GRU(3, 2, batch_first=True), data.output_size, data.head, task=data.task)
-    mold.outputs = torch.tensor(outputs)
-    return mold
-
-
-def test_classification_metrics_by_hand() -> None:
-    data = some_data()
-    split = replace(data.test.take(range(4)), y=np.array([0, 0, 1, 1]))
-    outputs = [[2.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 1.0, 0.0], [0.0, 1.0, 1.0]]  # predicted 0, 1, 1, 1 (a tie)
-    found = evaluate(fixed(data, outputs), split)
-    assert found["accuracy"] == 0.75
-    assert found["f1"] == [2 / 3, 4 / 5, None]
-    assert found["macro_f1"] == pytest.approx((2 / 3 + 4 / 5) / 2, rel=1e-15)
-    assert found["count"] == 4
-
-
-def test_regression_metrics_by_hand_leave_padding_out() -> None:
-    data = some_data("regression", "steps")
-    x = np.zeros((1, 3, 3), np.float32)
-    split = Split(x, np.array([2]), np.array([[[1, 2], [3, 4], [0, 0]]], np.float32))
-    found = evaluate(fixed(data, [[[2.0, 2.0], [0.0, 4.0], [9.0, 9.0]]]), split)
-    assert (found["mae"], found["rmse"], found["loss"], found["count"]) == (1.0, np.sqrt(2.5), 2.5, 2)
-
-
-def test_losses_by_hand() -> None:
-    outputs = torch.tensor([[[0.0, 0.0], [1.0, 0.0]], [[0.0, 2.0], [7.0, 7.0]]])
-    keep = counted(torch.tensor([2, 1]), 2, "steps")
-    assert keep.tolist() == [[True, True], [True, False]]
-    labels = torch.tensor([[0, 0], [1, -1]])
-    expected = (np.log(2) + np.log(1 + np.exp(-1)) + np.log(1 + np.exp(-2))) / 3
-    assert float(batch_loss(outputs, labels, keep, "classification")) == pytest.approx(expected, rel=1e-6)
-    values = torch.tensor([[[0.0, 1.0], [1.0, 0.0]], [[0.0, 0.0], [0.0, 0.0]]])
-    assert float(batch_loss(outputs, values, keep, "regression")) == pytest.approx((1 + 4) / 6, rel=1e-6)
-    everything = counted(torch.tensor([1, 2]), 2, "last")
-    assert float(batch_loss(outputs[:, 0], torch.tensor([1, 1]), everything, "classification")) == pytest.approx(
-        (np.log(2) + np.log(1 + np.exp(-2))) / 2, rel=1e-6
-    )
-
-
-@pytest.mark.parametrize("quantised", [False, True])
-@pytest.mark.parametrize("task", ["classification", "regression"])
-def test_padding_changes_neither_loss_nor_gradients(task: str, quantised: bool) -> None:
-    data = some_data(task, "steps")
-    model = some_model(data)
-    if quantised:
-        model = train(data, TrainConfig(epochs=2, qat="w8a8"), model)
-    x, lengths, y = (torch.from_numpy(a.copy()) for a in (data.train.x, data.train.lengths, data.train.y))
-    padded = ~torch.from_numpy(data.train.valid)
-
-    def measure() -> tuple[Tensor, list[Tensor]]:
-        loss = batch_loss(model(x, lengths), y, counted(lengths, x.shape[1], "steps"), model.task)
-        parameters = list(model.parameters())
-        return loss, list(torch.autograd.grad(loss, parameters))
-
-    loss, gradients = measure()
-    x[padded] = 1e3
-    y[padded] = 2 if task == "classification" else 1e6
-    changed, changed_gradients = measure()
-    assert torch.equal(loss, changed)
-    assert all(torch.equal(a, b) for a, b in zip(gradients, changed_gradients, strict=True))
-
-
 def test_a_small_model_learns_the_vowels_in_integers() -> None:
     vowels = load("vowels")
     part = replace(vowels, test=vowels.test.take(range(0, len(vowels.test), 4)))
     model = some_model(part, hidden_size=16)
     history = fit(model, part, TrainConfig(epochs=12, qat="w8a8", seed=0), progress=False)
     assert history.metrics["test"]["integer"]["accuracy"] >= 0.85  # chance: 1 in 9
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_scales_are_learned_one_a_matrix(cell: str) -> None:
+    data = some_data()
+    config = TrainConfig(epochs=4, batch_size=8, qat="w8a16", per_channel=False, learn_scales=True)
+    model = some_model(data, cell)
+    history = fit(model, data, config, progress=False)
+    assert (history.metrics["config"]["per_channel"], history.metrics["config"]["learn_scales"]) == (False, True)
+    quantized = convert(model)
+    layer = quantized.layers[0]
+    assert quantized.scheme == "w8a16"
+    for name, affine in (("weight_ih_l0", layer.input), ("weight_hh_l0", layer.recurrent)):
+        assert len(set(affine.weight_scale.tolist())) == 1
+        follows = (
+            float(model.rnn.effective(name).detach().abs().max()) / 127
+        )  # where it would be if it were not learned
+        assert abs(float(affine.weight_scale[0]) / follows - 1) > 1e-3
 
 
 # ---- what is refused -------------------------------------------------------------------------------------------------
@@ -376,6 +146,8 @@ def test_a_small_model_learns_the_vowels_in_integers() -> None:
         ({"sparsity": 0.5, "block": "big"}, "unknown block 'big'"),
         ({"gates": {"r": 0.5}}, '"unit" block'),
         ({"qat": "w3a3"}, "unknown scheme w3a3"),
+        ({"per_channel": False}, "per_channel=False and learn_scales go with qat"),
+        ({"learn_scales": True}, "per_channel=False and learn_scales go with qat"),
         ({"epochs": 2, "qat": "w8a8", "sparsity": 0.5}, "epochs=2 is too few: the phases float, prune, qat"),
     ],
 )
@@ -397,6 +169,21 @@ def test_data_that_do_not_fit_the_model_are_refused(other: Dataset, message: str
         train(other, TrainConfig(epochs=1), some_model(some_data()))
 
 
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        (TrainConfig(epochs=3, block="element", gates={"f": 0.5}), "GRU has no gate 'f'; it has r, z, n"),
+        (TrainConfig(epochs=3, block="3x1", gates={"z": 0.5}), "block 3x1 would straddle two gates"),
+    ],
+)
+def test_pruning_that_does_not_fit_the_model_is_refused_before_training(
+    tmp_path: Path, config: TrainConfig, message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        train(some_data(), config, out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
 def test_too_few_classes_in_the_model_are_refused() -> None:
     data = some_data()
     narrow = SequenceModel(GRU(3, 4, batch_first=True), 2)
@@ -404,6 +191,9 @@ def test_too_few_classes_in_the_model_are_refused() -> None:
         train(data, TrainConfig(epochs=1), narrow)
     with pytest.raises(ValueError, match=r"labels must lie in 0 \.\. 1"):
         evaluate(narrow, data.test)
+    part = data.test.take(range(4))
+    with pytest.raises(ValueError, match=r"labels must lie in 0 \.\. 2, the model's classes; found -1 \.\. 2"):
+        evaluate(some_model(data), replace(part, y=np.array([0, -1, 1, 2])))
     with pytest.raises(ValueError, match="needs targets float32"):
         evaluate(SequenceModel(GRU(3, 4, batch_first=True), 3, task="regression"), data.test)
     with pytest.raises(ValueError, match="without a head"):

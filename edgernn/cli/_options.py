@@ -36,6 +36,18 @@ def names(text: str) -> tuple[str, ...]:
     return found
 
 
+def gates(text: str) -> dict[str, float]:
+    """Shares of single gates: r=0.5,z=0.9."""
+    pairs = [part.partition("=") for part in names(text)]
+    for name, equals, _ in pairs:
+        if not (name and equals):
+            raise argparse.ArgumentTypeError(f"must be GATE=SHARE,.. such as r=0.5,z=0.9, not {text!r}")
+    found = {name.strip(): fraction(share) for name, _, share in pairs}
+    if len(found) < len(pairs):
+        raise argparse.ArgumentTypeError(f"names a gate twice: {text!r}")
+    return found
+
+
 def add_model(parser: argparse.ArgumentParser, what: str = "a quantised model (.ernn)") -> None:
     parser.add_argument("model", type=Path, metavar="MODEL", help=what)
 

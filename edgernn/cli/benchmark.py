@@ -18,15 +18,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    from importlib.util import find_spec
+
     from ..benchmark import benchmark, contenders
-    from ..engines import ENGINES
+    from ..engines import ENGINES, install_command
     from ..qmodel import QuantizedModel
     from ._models import float_file, headline, require_dataset
 
     model = QuantizedModel.load(args.model)
     dataset = require_dataset(args, model)
-    rows = benchmark(model, list(contenders(model, args.model, float_file(args.model))), dataset.test, args.sequences)
+    path = float_file(args.model)
+    rows = benchmark(model, list(contenders(model, args.model, path)), dataset.test, args.sequences)
     absent = {name: engine.missing() for name, engine in ENGINES.items() if engine.missing() is not None}
+    if path is not None and find_spec("torch") is None:
+        absent["torch float"] = install_command("torch")
+    reference = rows[0].name  # torch float where it is at hand, else the kernel
     first, show = headline(model.task)
     equal = {True: "yes", False: "NO", None: "-"}
     cells: list[tuple[Any, ...]] = [
@@ -43,7 +49,8 @@ def run(args: argparse.Namespace) -> int:
     ]
     headers = ("runtime", first, "equals kernel", "bytes", "time/sequence", "time/step", "us/step")
     lines = [table(headers, cells), ""]
-    lines.append(f"test part of {dataset.name}; times are ratios to {rows[0].name}, one thread, Python calls included")
+    lines.append(f"test part of {dataset.name}; times are ratios to {reference}, one thread, Python calls included")
     lines += [f"not installed: {name} ({command})" for name, command in absent.items()]
-    emit(args, "\n".join(lines), {"data": dataset.name, "rows": [asdict(row) for row in rows], "missing": absent})
+    found = {"data": dataset.name, "reference": reference, "rows": [asdict(row) for row in rows], "missing": absent}
+    emit(args, "\n".join(lines), found)
     return 0 if all(row.equals_kernel is not False for row in rows) else 1

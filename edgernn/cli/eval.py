@@ -1,10 +1,14 @@
 """eval: how good a model is in float, fake-quantised and in integers, side by side."""
 
 import argparse
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from ._options import add_data, add_model, add_seed
 from ._output import emit, table
+
+if TYPE_CHECKING:
+    from ..data import Dataset
 
 HELP = "measure float, fake-quantised and integer accuracy on the test part of a data set"
 
@@ -16,23 +20,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from ..nn import SequenceModel
+    from importlib.util import find_spec
+
+    from ..engines import install_command
+    from ..metrics import evaluate
     from ..qmodel import QuantizedModel
-    from ..quantize import is_prepared
-    from ..train import evaluate
     from ._models import float_file, headline, require_dataset
 
     quantized = QuantizedModel.load(args.model)
     dataset = require_dataset(args, quantized)
     path = float_file(args.model)
-    measured: dict[str, dict[str, Any]] = {}
-    if path is not None:
-        model = SequenceModel.load(path)
-        fake = evaluate(model, dataset.test) if is_prepared(model) else None
-        model.quantizer = None
-        measured["float"] = evaluate(model, dataset.test)
-        if fake is not None:
-            measured["fake-quantised"] = fake
+    missing = {} if path is None or find_spec("torch") is not None else {"torch": install_command("torch")}
+    measured = {} if path is None or missing else _in_torch(path, dataset)
     measured["integers"] = evaluate(quantized, dataset.test)
 
     first, show = headline(quantized.task)
@@ -44,5 +43,18 @@ def run(args: argparse.Namespace) -> int:
     lines = [table((f"test part of {dataset.name}", *metrics), rows)]
     if path is None:
         lines.append(f"no float model beside {args.model}: {args.model.with_suffix('.safetensors').name} is missing")
-    emit(args, "\n".join(lines), {"data": dataset.name, "models": measured})
+    lines += [f"not installed: {name}, which would add the float rows ({how})" for name, how in missing.items()]
+    emit(args, "\n".join(lines), {"data": dataset.name, "models": measured, "missing": missing})
     return 0
+
+
+def _in_torch(path: Path, dataset: "Dataset") -> dict[str, dict[str, Any]]:
+    """The rows of the float model: in float, and fake-quantised where it was trained so."""
+    from ..nn import SequenceModel
+    from ..quantize import is_prepared
+    from ..train import evaluate
+
+    model = SequenceModel.load(path)
+    fake = {"fake-quantised": evaluate(model, dataset.test)} if is_prepared(model) else {}
+    model.quantizer = None
+    return {"float": evaluate(model, dataset.test)} | fake

@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ._options import add_data, add_seed, fraction, positive_float, positive_int
+from ._options import add_data, add_seed, fraction, gates, positive_float, positive_int
 from ._output import emit, percent, table
 
 if TYPE_CHECKING:
@@ -23,9 +23,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--reset-before", action="store_true", help="GRU: reset the state, not the product")
     parser.add_argument("--dropout", type=fraction, default=0.0, metavar="P", help="between layers (default 0)")
     parser.add_argument("--qat", choices=("w8a8", "w8a16", "none"), default="w8a8", help="integers (default w8a8)")
+    parser.add_argument("--per-tensor", action="store_true", help="one weight scale a matrix, not one a row")
+    parser.add_argument("--learn-scales", action="store_true", help="train the scales with the weights")
     parser.add_argument(
         "--sparsity", type=fraction, default=0.0, metavar="S", help="share of weights pruned (default 0)"
     )
+    parser.add_argument("--gates", type=gates, metavar="G=S,..", help="shares of single gates, such as r=0.5,z=0.9")
     parser.add_argument("--block", default="unit", help="unit, element, or ROWSxCOLUMNS (default unit)")
     parser.add_argument("--epochs", type=positive_int, default=60, metavar="N", help="(default 60)")
     parser.add_argument("--batch-size", type=positive_int, default=32, metavar="N", help="(default 32)")
@@ -49,8 +52,11 @@ def run(args: argparse.Namespace) -> int:
         learning_rate=args.learning_rate,
         seed=args.seed,
         qat=None if args.qat == "none" else args.qat,
+        per_channel=not args.per_tensor,
+        learn_scales=args.learn_scales,
         sparsity=args.sparsity,
         block=args.block,
+        gates=args.gates,
     )
     dataset = load(args.data, args.seed)
     model = _build(args, dataset)

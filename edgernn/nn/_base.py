@@ -86,6 +86,11 @@ class RecurrentBase(nn.RNNBase):
         """The masks set so far, by the name of their weight."""
         return {name.removesuffix(_MASK): mask for name, mask in self.named_buffers(recurse=False)}
 
+    def clear_masks(self) -> None:
+        """Take every mask off: the weights it kept at zero are still zero, and free to change again."""
+        for name in self.masks():
+            delattr(self, name + _MASK)
+
     def weight_names(self) -> list[str]:
         return [name for name in self._parameters if name.startswith("weight_")]
 

@@ -24,9 +24,9 @@ def prune_(model: _Model, sparsity: float, block: str = "unit", gates: Mapping[s
     `model` is an edgernn SequenceModel, LSTM, GRU or RNN. Raises ValueError for a share outside [0, 1), an unknown
     block or gate, blocks that span gates while `gates` is given, weights that are not finite, or a foreign model.
     """
-    rnn = _recurrent(model)
+    rnn = recurrent(model)
     check_targets(sparsity, block, gates)
-    targets = _gate_targets(rnn, sparsity, block, gates)
+    targets = gate_targets(rnn, sparsity, block, gates)
     for name in rnn.weight_names():
         weight = rnn.effective(name).detach()
         if not bool(torch.isfinite(weight).all()):
@@ -40,7 +40,7 @@ def sparsity(model: nn.Module) -> dict[str, float]:
 
     Raises ValueError unless `model` is an edgernn SequenceModel, LSTM, GRU or RNN.
     """
-    rnn = _recurrent(model)
+    rnn = recurrent(model)
     weights = {name: rnn.effective(name) for name in rnn.weight_names()}
     zeros = {name: int((weight == 0).sum()) for name, weight in weights.items()}
     shares = {name: zeros[name] / weight.numel() for name, weight in weights.items()}
@@ -60,7 +60,8 @@ def check_targets(sparsity: float, block: str, gates: Mapping[str, float] | None
         )
 
 
-def _recurrent(model: nn.Module) -> Recurrent:
+def recurrent(model: nn.Module) -> Recurrent:
+    """The layers of a model. Raises ValueError unless it is an edgernn SequenceModel, LSTM, GRU or RNN."""
     rnn = getattr(model, "rnn", model)
     if not isinstance(rnn, LSTM | GRU | RNN):
         raise ValueError(
@@ -70,8 +71,8 @@ def _recurrent(model: nn.Module) -> Recurrent:
     return rnn
 
 
-def _gate_targets(rnn: Recurrent, sparsity: float, block: str, gates: Mapping[str, float] | None) -> tuple[float, ...]:
-    """One share for the whole matrix, or one for every gate."""
+def gate_targets(rnn: Recurrent, sparsity: float, block: str, gates: Mapping[str, float] | None) -> tuple[float, ...]:
+    """One share for the whole matrix, or one for every gate. Raises ValueError where gates do not fit the layers."""
     if not gates:
         return (sparsity,)
     unknown = sorted(set(gates) - set(rnn.gates))

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from .magnitude import check_targets, prune_
+from .magnitude import check_targets, gate_targets, prune_, recurrent
 
 
 @dataclass(frozen=True)
@@ -27,6 +27,10 @@ class PruneSchedule:
         check_targets(self.sparsity, self.block, self.gates)
         if not 0 <= self.start <= self.end <= 1:
             raise ValueError(f"start and end must satisfy 0 <= start <= end <= 1, not {self.start} and {self.end}")
+
+    def check(self, model: nn.Module) -> None:
+        """Raise ValueError for what `apply_` would refuse in this model: an unknown gate, tiles that straddle gates."""
+        gate_targets(recurrent(model), self.sparsity, self.block, self.gates)
 
     def factor(self, progress: float) -> float:
         """The share of the final sparsity that is due at `progress`, from 0 to 1."""

@@ -214,7 +214,8 @@ def is_prepared(model: SequenceModel) -> bool:
 
 
 def _matrices(model: SequenceModel) -> dict[str, Tensor]:
-    return {name: getattr(model.rnn, name) for name in model.rnn.weight_names()} | {"head": model.head.weight}
+    """The weights as the forward pass uses them: an optimiser may have moved masked ones since the last one."""
+    return {name: model.rnn.effective(name) for name in model.rnn.weight_names()} | {"head": model.head.weight}
 
 
 def _float32(x: Tensor) -> Tensor:

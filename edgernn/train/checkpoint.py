@@ -13,7 +13,7 @@ from .._files import Tensors, read_tensors, write_tensors
 from ..data import Dataset
 from ..nn import SequenceModel
 from ..quantize import is_prepared
-from .state import Best, TrainingState, strip
+from .state import Best, TrainingState, make_optimizer, strip
 
 FILE_FORMAT: Final = "edgernn.training_checkpoint"
 
@@ -100,11 +100,13 @@ def _restore(state: TrainingState, tensors: Tensors, header: Mapping[str, Any]) 
     strip(state.model)
     if header["prepared"]:
         state.prepare()
+    else:
+        state.optimizer = make_optimizer(state.model, state.config)  # without scales that were learned after this epoch
     state.model.load_state_dict(_taken("model.", tensors))
     moments: dict[int, dict[str, Tensor]] = {}
     for name, value in _taken("optimizer.", tensors).items():
         index, _, moment = name.partition(".")
-        moments.setdefault(int(index), {})[moment] = value.reshape(()) if moment == "step" else value
+        moments.setdefault(int(index), {})[moment] = value
     state.optimizer.load_state_dict({"state": moments, "param_groups": state.optimizer.state_dict()["param_groups"]})
     random = _taken("rng.", tensors)
     state.shuffle.set_state(random["shuffle"])

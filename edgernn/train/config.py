@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Final, Literal
 
 from ..prune import PruneSchedule
+from ..quantize import QuantConfig
 
 Phase = Literal["float", "prune", "sparse", "qat"]
 
@@ -21,13 +22,13 @@ class TrainConfig:
 
     learning_rate falls along a cosine to final_learning_rate. clip_norm bounds the norm of all gradients together.
     weight_decay is AdamW's (decoupled; on matrices only). validation is the share of the training sequences held back
-    to choose the best epoch (0: none, the last epoch is kept). qat names a QuantConfig ("w8a8", "w8a16", ..), None
-    trains in float. sparsity, block and gates are those of `prune_`.
+    to choose the best epoch (0: none, the last epoch is kept). qat names a scheme ("w8a8", "w8a16"), None trains in
+    float; per_channel and learn_scales go with it, see QuantConfig. sparsity, block and gates are those of `prune_`.
 
     The phases are fixed: float up to PRUNE_START of the epochs, the ramp up to PRUNE_END, then qat (or sparse, when qat
     is None). Without pruning the float phase lasts up to PRUNE_END, or to the end when there is no qat either.
 
-    Raises ValueError for values out of range, and for fewer epochs than phases.
+    Raises ValueError for values out of range, for options of qat without qat, and for fewer epochs than phases.
     """
 
     epochs: int = 60
@@ -39,6 +40,8 @@ class TrainConfig:
     validation: float = 0.15
     seed: int = 0
     qat: str | None = None
+    per_channel: bool = True
+    learn_scales: bool = False
     sparsity: float = 0.0
     block: str = "unit"
     gates: Mapping[str, float] | None = None
@@ -60,14 +63,18 @@ class TrainConfig:
         if self.epochs < len(self.phases_used):
             phases = ", ".join(self.phases_used)
             raise ValueError(f"epochs={self.epochs} is too few: the phases {phases} take at least one epoch each")
-        if self.qat is not None:
-            from ..quantize import QuantConfig
-
-            QuantConfig.parse(self.qat)
+        self.quantization  # noqa: B018 (checks qat)
+        if self.qat is None and (self.learn_scales or not self.per_channel):
+            raise ValueError("per_channel=False and learn_scales go with qat; give qat='w8a8' too, or leave them out")
 
     def as_dict(self) -> dict[str, Any]:
         """The options as JSON holds them."""
         return asdict(self) | {"gates": None if self.gates is None else dict(self.gates)}
+
+    @property
+    def quantization(self) -> QuantConfig | None:
+        """What qat, per_channel and learn_scales mean; None without qat."""
+        return None if self.qat is None else QuantConfig.parse(self.qat, self.per_channel, self.learn_scales)
 
     @property
     def prunes(self) -> bool:

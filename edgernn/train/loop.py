@@ -50,6 +50,7 @@ def fit(
     """
     config = config or TrainConfig()
     _check(model, data, resume, out)
+    config.schedule.check(model)
     state = TrainingState.start(model, config)
     path = None if out is None else Path(out) / CHECKPOINT_NAME
     with torch.random.fork_rng(devices=[]):

@@ -1,17 +1,16 @@
-"""The loss of a batch: cross-entropy or mean squared error over the steps that count."""
+"""The loss that training descends: cross-entropy or mean squared error over the steps that count."""
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from ..nn._base import valid_steps
 from ..qmodel import HeadKind, Task
 
 
 def counted(lengths: Tensor, steps: int, head: HeadKind) -> Tensor:
-    """What enters losses and metrics: bool [batch], all of it (head last), or [batch, steps], the valid steps."""
-    if head == "last":
-        return torch.ones(len(lengths), dtype=torch.bool, device=lengths.device)
-    return torch.arange(steps, device=lengths.device) < lengths[:, None]
+    """What enters the loss: bool [batch], all of it (head last), or [batch, steps], the valid steps."""
+    return valid_steps(lengths, steps) if head == "steps" else torch.ones_like(lengths, dtype=torch.bool)
 
 
 def batch_loss(outputs: Tensor, y: Tensor, keep: Tensor, task: Task) -> Tensor:

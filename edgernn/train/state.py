@@ -50,9 +50,9 @@ class TrainingState:
         return cls(model, config, generator, make_optimizer(model, config))
 
     def prepare(self) -> None:
-        """Go over to integers: scales may be new parameters, so the optimiser is made anew."""
-        assert self.config.qat is not None
-        prepare(self.model, self.config.qat)
+        """Go over to integers: learned scales are new parameters, so the optimiser is made anew."""
+        assert self.config.quantization is not None
+        prepare(self.model, self.config.quantization)
         self.optimizer = make_optimizer(self.model, self.config)
 
     def consider(self, score: tuple[float, float]) -> None:
@@ -82,8 +82,7 @@ def weights_of(model: SequenceModel) -> dict[str, Tensor]:
 def strip(model: SequenceModel) -> None:
     """Take quantisation and pruning masks off the model, so that a checkpoint of any phase can be loaded into it."""
     model.quantizer = None
-    for name in model.rnn.masks():
-        delattr(model.rnn, f"{name}_mask")
+    model.rnn.clear_masks()
 
 
 def load_best(model: SequenceModel, best: Best, quantizer: ModelQuantizer | None) -> None:
