@@ -8,12 +8,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from edgernn.data import Dataset, load
 from edgernn.nn import GRU, SequenceModel
 from edgernn.prune import sparsity
 from edgernn.quantize import convert, is_prepared, prepare
 from edgernn.train import TrainConfig, evaluate, fit
+from edgernn.train.loop import _noisy
+from edgernn.train.state import TrainingState
 
 from .training import ALL_PHASES, CELLS, same, some_data, some_model, train
 
@@ -141,6 +144,7 @@ def test_scales_are_learned_one_a_matrix(cell: str) -> None:
         ({"final_learning_rate": float("inf")}, "final_learning_rate"),
         ({"clip_norm": -1.0}, "clip_norm"),
         ({"weight_decay": -0.1}, "weight_decay"),
+        ({"input_noise": -0.1}, "input_noise must be finite and not negative"),
         ({"validation": 1.0}, r"validation must be a share in \[0, 1\)"),
         ({"sparsity": 1.0}, r"sparsity must be a share in \[0, 1\)"),
         ({"sparsity": 0.5, "block": "big"}, "unknown block 'big'"),
@@ -250,3 +254,15 @@ def test_one_progress_bar_for_the_whole_run(capfd: pytest.CaptureFixture[str], m
     assert "phase=qat" in shown.err
     fit(some_model(data), data, replace(ALL_PHASES, epochs=3), progress=False)
     assert capfd.readouterr().err == ""
+
+
+def test_input_noise_follows_the_spread_of_each_channel() -> None:
+    data = some_data()
+    model = some_model(data)
+    model.input_std.copy_(torch.tensor([1.0, 10.0, 0.1]))
+    state = TrainingState.start(model, TrainConfig(input_noise=0.5, seed=1))
+    x = torch.zeros(200, 50, 3)
+    noise = _noisy(x, state)
+    torch.testing.assert_close(noise.std(dim=(0, 1)), torch.tensor([0.5, 5.0, 0.05]), rtol=0.05, atol=0)
+    assert torch.equal(_noisy(x, TrainingState.start(model, TrainConfig(seed=1))), x)
+    assert not torch.equal(_noisy(x, state), noise)

@@ -12,7 +12,9 @@ from edgernn.train import History, TrainConfig, fit
 
 SEED = 7
 CELLS: dict[str, type[Recurrent]] = {"lstm": LSTM, "gru": GRU, "rnn": RNN}
-ALL_PHASES = TrainConfig(epochs=5, batch_size=8, sparsity=0.5, qat="w8a8", seed=3)  # float, prune, prune, qat, qat
+ALL_PHASES = TrainConfig(
+    epochs=5, batch_size=8, sparsity=0.5, qat="w8a8", seed=3, input_noise=0.1
+)  # float, prune, prune, qat, qat
 
 
 def some_data(task: str = "classification", head: str = "last", n: int = 24, steps: int = 6) -> Dataset:

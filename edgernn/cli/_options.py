@@ -21,6 +21,13 @@ def positive_float(text: str) -> float:
     return value
 
 
+def not_negative_float(text: str) -> float:
+    value = _real(text)
+    if not 0 <= value < float("inf"):
+        raise argparse.ArgumentTypeError(f"must be finite and not negative, not {text}")
+    return value
+
+
 def fraction(text: str) -> float:
     value = _real(text)
     if not 0 <= value < 1:

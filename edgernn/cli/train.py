@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ._options import add_data, add_seed, fraction, gates, positive_float, positive_int
+from ._options import add_data, add_seed, fraction, gates, not_negative_float, positive_float, positive_int
 from ._output import emit, percent, table
 
 if TYPE_CHECKING:
@@ -33,6 +33,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--epochs", type=positive_int, default=60, metavar="N", help="(default 60)")
     parser.add_argument("--batch-size", type=positive_int, default=32, metavar="N", help="(default 32)")
     parser.add_argument("--learning-rate", type=positive_float, default=0.01, metavar="LR", help="(default 0.01)")
+    parser.add_argument(
+        "--noise",
+        type=not_negative_float,
+        default=0.0,
+        metavar="S",
+        help="noise added to inputs in training, in standard deviations (default 0; helps small data sets)",
+    )
     parser.add_argument("--resume", action="store_true", help="go on from the checkpoint in the output folder")
     parser.add_argument("-o", "--output", type=Path, metavar="DIR", help="folder (default runs/DATA-CELL-HIDDEN)")
     add_seed(parser)
@@ -50,6 +57,7 @@ def run(args: argparse.Namespace) -> int:
         epochs=args.epochs,
         batch_size=args.batch_size,
         learning_rate=args.learning_rate,
+        input_noise=args.noise,
         seed=args.seed,
         qat=None if args.qat == "none" else args.qat,
         per_channel=not args.per_tensor,

@@ -21,9 +21,11 @@ class TrainConfig:
     """Options of `fit`; they are stored in its checkpoints and metrics.
 
     learning_rate falls along a cosine to final_learning_rate. clip_norm bounds the norm of all gradients together.
-    weight_decay is AdamW's (decoupled; on matrices only). validation is the share of the training sequences held back
-    to choose the best epoch (0: none, the last epoch is kept). qat names a scheme ("w8a8", "w8a16"), None trains in
-    float; per_channel and learn_scales go with it, see QuantConfig. sparsity, block and gates are those of `prune_`.
+    weight_decay is AdamW's (decoupled; on matrices only). input_noise adds Gaussian noise to the training inputs, in
+    standard deviations of each channel: it keeps small data sets from being learned by heart. validation is the share
+    of the training sequences held back to choose the best epoch (0: none, the last epoch is kept). qat names a scheme
+    ("w8a8", "w8a16"), None trains in float; per_channel and learn_scales go with it, see QuantConfig. sparsity, block
+    and gates are those of `prune_`.
 
     The phases are fixed: float up to PRUNE_START of the epochs, the ramp up to PRUNE_END, then qat (or sparse, when qat
     is None). Without pruning the float phase lasts up to PRUNE_END, or to the end when there is no qat either.
@@ -37,6 +39,7 @@ class TrainConfig:
     final_learning_rate: float = 0.0005
     clip_norm: float = 1.0
     weight_decay: float = 0.0
+    input_noise: float = 0.0
     validation: float = 0.15
     seed: int = 0
     qat: str | None = None
@@ -55,8 +58,10 @@ class TrainConfig:
             value = getattr(self, name)
             if not (math.isfinite(value) and value > 0):
                 raise ValueError(f"{name} must be positive and finite, not {value!r}")
-        if not (math.isfinite(self.weight_decay) and self.weight_decay >= 0):
-            raise ValueError(f"weight_decay must be finite and not negative, not {self.weight_decay!r}")
+        for name in ("weight_decay", "input_noise"):
+            value = getattr(self, name)
+            if not (math.isfinite(value) and value >= 0):
+                raise ValueError(f"{name} must be finite and not negative, not {value!r}")
         if not 0 <= self.validation < 1:
             raise ValueError(f"validation must be a share in [0, 1), not {self.validation!r}")
         self.schedule  # noqa: B018 (checks sparsity, block and gates)

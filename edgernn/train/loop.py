@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 from tqdm import tqdm
 
 from .._files import write_atomic
@@ -142,7 +143,8 @@ def _optimise(state: TrainingState, train: Split) -> float:
         steps = int(lengths[rows].max())
         keep = counted(lengths[rows], steps, model.head_kind)
         targets = y[rows, :steps] if model.head_kind == "steps" else y[rows]
-        loss = batch_loss(model(x[rows, :steps], lengths[rows]), targets, keep, model.task)
+        inputs = _noisy(x[rows, :steps], state)
+        loss = batch_loss(model(inputs, lengths[rows]), targets, keep, model.task)
         optimizer.zero_grad()
         torch.autograd.backward(loss)
         norm = torch.nn.utils.clip_grad_norm_(model.parameters(), config.clip_norm)
@@ -151,6 +153,13 @@ def _optimise(state: TrainingState, train: Split) -> float:
         total += float(loss.detach()) * len(rows)
     model.eval()
     return total / len(x)
+
+
+def _noisy(x: Tensor, state: TrainingState) -> Tensor:
+    """x with Gaussian noise of config.input_noise times each channel's standard deviation."""
+    if not state.config.input_noise:
+        return x
+    return x + state.config.input_noise * state.model.input_std * torch.randn(x.shape, generator=state.shuffle)
 
 
 def _check_finite(loss: float, norm: float, state: TrainingState) -> None:
