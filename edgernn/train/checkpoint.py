@@ -32,7 +32,7 @@ def save(path: Path, state: TrainingState, data: Dataset) -> None:
         "epoch": state.epoch,
         "prepared": is_prepared(state.model),
         "records": state.records,
-        "bests": {name: None if best is None else [best.epoch, *best.score] for name, best in bests.items()},
+        "bests": {name: None if best is None else [best.epoch, best.loss] for name, best in bests.items()},
         **identity(state, data),
     }
     write_tensors(path, tensors, header)
@@ -114,8 +114,8 @@ def _restore(state: TrainingState, tensors: Tensors, header: Mapping[str, Any]) 
     state.epoch, state.records = int(header["epoch"]), list(header["records"])
     for name, entry in header["bests"].items():
         if entry is not None:
-            epoch, first, second = entry
-            setattr(state, name, Best(int(epoch), (first, second), _taken(f"{name}.", tensors)))
+            epoch, loss = entry
+            setattr(state, name, Best(int(epoch), float(loss), _taken(f"{name}.", tensors)))
 
 
 def _prefixed(prefix: str, tensors: Mapping[str, Tensor]) -> Tensors:

@@ -19,7 +19,7 @@ from ..quantize import calibrate, convert, is_prepared
 from . import checkpoint
 from .config import TrainConfig
 from .losses import batch_loss, counted
-from .metrics import evaluate, score
+from .metrics import evaluate
 from .state import History, Record, TrainingState, load_best
 
 CHECKPOINT_NAME = "checkpoint.safetensors"
@@ -38,8 +38,9 @@ def fit(
     """Train `model` in place on data.train, choose its best epoch, and measure it on data.test.
 
     The epochs pass through phases (see TrainConfig): float, the pruning ramp, then training in the device's integers.
-    Only epochs of the last phase compete for the final weights; they are scored on held-back training sequences, in
-    integers when the model is prepared. The same config, data, model and thread count give the same weights.
+    Only epochs of the last phase compete for the final weights; the one with the lowest loss on held-back training
+    sequences wins, computed in integers when the model is prepared. The same config, data, model and thread count give
+    the same weights.
 
     out: a folder for `checkpoint.safetensors` (rewritten after every epoch) and `metrics.json`. resume=True goes on
     from that checkpoint and ends with the weights of an unbroken run; a finished one is only measured again. Ctrl-C
@@ -115,10 +116,10 @@ def _epoch(state: TrainingState, train: Split, validation: Split | None) -> Reco
     loss = _optimise(state, train)
     record: Record = {"epoch": state.epoch, "phase": phase, "loss": loss, "sparsity": sparsity(model)["overall"]}
     if validation is None:
-        state.consider((float(state.epoch), 0.0))  # nothing to compare: the latest is kept
+        state.consider(-float(state.epoch))  # nothing to compare: the latest is kept
     else:
         metrics = evaluate(convert(model) if is_prepared(model) else model, validation)
-        state.consider(score(metrics, model.head_kind))
+        state.consider(metrics["loss"])
         names = ("accuracy", "macro_f1", "mae", "rmse", "loss")
         record["validation"] = {name: metrics[name] for name in names if name in metrics}
     return record | {"seconds": time.perf_counter() - started}

@@ -6,7 +6,7 @@ from .. import metrics
 from ..data import Split
 from ..metrics import Array, Metrics
 from ..nn import SequenceModel
-from ..qmodel import HeadKind, QuantizedModel
+from ..qmodel import QuantizedModel
 
 _CHUNK = 256  # sequences in flight
 
@@ -21,12 +21,6 @@ def evaluate(model: SequenceModel | QuantizedModel, split: Split) -> Metrics:
         return metrics.evaluate(model, split)
     metrics.check_targets(split, model.task, model.head_kind, model.output_size)
     return metrics.measure(_outputs(model, split), split, model.task, model.head_kind)
-
-
-def score(measured: Metrics, head: HeadKind) -> tuple[float, float]:
-    """What the best epoch has most of: accuracy (macro F1 for labels at every step), then a low loss; or only that."""
-    first = measured.get("macro_f1" if head == "steps" else "accuracy", 0.0)
-    return float(first), -float(measured["loss"])
 
 
 def _outputs(model: SequenceModel, split: Split) -> Array:

@@ -23,10 +23,10 @@ class History:
 
 @dataclass(frozen=True)
 class Best:
-    """The best epoch (from 0) of some phase, its score (higher is better, see `metrics.score`) and its weights."""
+    """The best epoch (from 0) of some phase, its validation loss and its weights."""
 
     epoch: int
-    score: tuple[float, float]
+    loss: float
     weights: dict[str, Tensor]
 
 
@@ -55,13 +55,16 @@ class TrainingState:
         prepare(self.model, self.config.quantization)
         self.optimizer = make_optimizer(self.model, self.config)
 
-    def consider(self, score: tuple[float, float]) -> None:
-        """Keep the weights of the epoch that just ended where they are the best of their phase."""
+    def consider(self, loss: float) -> None:
+        """Keep the weights of the epoch that just ended where its validation loss is the lowest of its phase.
+
+        The loss and not the accuracy: on a few dozen sequences most epochs have the same accuracy, or a lucky one.
+        """
         phase, phases = self.config.phase(self.epoch), self.config.phases_used
-        if phase == phases[-1] and (self.best is None or score > self.best.score):
-            self.best = Best(self.epoch, score, weights_of(self.model))
-        if phase == "float" and (self.best_float is None or score > self.best_float.score):
-            self.best_float = Best(self.epoch, score, weights_of(self.model))
+        if phase == phases[-1] and (self.best is None or loss < self.best.loss):
+            self.best = Best(self.epoch, loss, weights_of(self.model))
+        if phase == "float" and (self.best_float is None or loss < self.best_float.loss):
+            self.best_float = Best(self.epoch, loss, weights_of(self.model))
 
 
 def make_optimizer(model: SequenceModel, config: TrainConfig) -> torch.optim.AdamW:
