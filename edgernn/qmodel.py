@@ -5,11 +5,12 @@ in [-127, 127], every accumulator provably fits int32, every multiplier is one t
 """
 
 import dataclasses
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Final, Literal, TypeAlias
+from typing import Any, Final, Literal, TypeAlias, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +19,7 @@ from .fixedpoint import ARITHMETIC_VERSION, PRE_ACTIVATION_SCALE, STATE_SCALE, S
 
 IntArray: TypeAlias = npt.NDArray[np.signedinteger[Any]]
 FloatArray: TypeAlias = npt.NDArray[np.floating[Any]]
+_Number = TypeVar("_Number", bound=np.generic)
 Cell = Literal["lstm", "gru", "rnn"]
 HeadKind = Literal["last", "steps"]
 Scheme = Literal["w8a8", "w8a16"]
@@ -56,6 +58,8 @@ class Affine:
             raise ValueError("weight_scale must be positive and finite")
         for name in ("input_scale", "output_scale"):
             _check_scale(name, getattr(self, name))
+        for name in ("weight", "bias", "weight_scale"):
+            object.__setattr__(self, name, _read_only(getattr(self, name)))
         self.multipliers  # noqa: B018 (raises when the scales do not fit together)
 
     @property
@@ -70,7 +74,8 @@ class Affine:
     def multipliers(self) -> npt.NDArray[np.int64]:
         """[rows, 2]: multiplier and shift of `fixedpoint.requantize` for every row."""
         scale_in, scale_out = float(np.float32(self.input_scale)), float(np.float32(self.output_scale))
-        return np.stack(quantize_multiplier(scale_in * self.weight_scale.astype(np.float64) / scale_out), axis=1)
+        parts = quantize_multiplier(scale_in * self.weight_scale.astype(np.float64) / scale_out)
+        return _read_only(np.stack(parts, axis=1))
 
     @property
     def multiplier(self) -> npt.NDArray[np.int64]:
@@ -199,12 +204,16 @@ class QuantizedModel:
             raise ValueError(f"unknown scheme {self.scheme!r}; known are w8a8, w8a16")
         if self.task not in ("classification", "regression"):
             raise ValueError(f"unknown task {self.task!r}; known are classification, regression")
-        if not self.layers:
-            raise ValueError("a model needs at least one layer")
+        if not self.layers or not all(isinstance(layer, Layer) for layer in self.layers):
+            raise ValueError("a model needs at least one layer, and layers that are Layer objects")
+        if not (self.head is None or isinstance(self.head, Head)):
+            raise ValueError(f"head must be a Head or None, not {self.head!r}")
         for name, default in (("input_mean", 0.0), ("input_std", 1.0)):
             array = getattr(self, name)
-            if len(array) == 0:
-                object.__setattr__(self, name, np.full(self.input_size, default, np.float32))
+            if isinstance(array, np.ndarray) and len(array) == 0:
+                array = np.full(self.input_size, default, np.float32)
+            _check_array(name, array, np.float32, 1)
+            object.__setattr__(self, name, _read_only(array))
         self._check_input()
         for index, layer in enumerate(self.layers):
             self._check_layer(index, layer)
@@ -223,7 +232,6 @@ class QuantizedModel:
             raise ValueError("input_zero_point must be 0 in w8a16")
         for name in ("input_mean", "input_std"):
             array = getattr(self, name)
-            _check_array(name, array, np.float32, 1)
             if len(array) != self.input_size:
                 raise ValueError(f"{name} has {len(array)} entries for {self.input_size} channels")
             if not np.isfinite(array).all():
@@ -309,6 +317,23 @@ class QuantizedModel:
         """Integer outputs -> real values (logits, or the regression's units), float32."""
         return (np.asarray(y) * np.float32(self.output_scale)).astype(np.float32)
 
+    @cached_property
+    def fingerprint(self) -> str:
+        """16 hexadecimal digits of all that decides which integers come out; exported files carry them too."""
+        digest = hashlib.sha256(repr((self.arithmetic_version, self.scheme, self.input_zero_point)).encode())
+        affines = [affine for layer in self.layers for affine in (layer.input, layer.recurrent)]
+        for layer in self.layers:
+            digest.update(repr((layer.cell, layer.reset_after, layer.cell_exponent)).encode())
+        if self.head is not None:
+            digest.update(self.head.kind.encode())
+            affines.append(self.head.dense)
+        for affine in affines:
+            digest.update(repr(affine.weight.shape).encode())
+            digest.update(np.array([affine.input_scale, affine.output_scale], np.float32).tobytes())
+            for array in (affine.weight, affine.bias, affine.weight_scale):
+                digest.update(array.tobytes())
+        return digest.hexdigest()[:16]
+
     def save(self, path: str | Path) -> None:
         """Write a `.ernn` file: safetensors with a JSON header and a checksum. Raises ValueError."""
         from ._ernn import save_model
@@ -323,7 +348,12 @@ class QuantizedModel:
         return load_model(path)
 
     def without_head(self, layers: int | None = None) -> "QuantizedModel":
-        """The same network cut after its first `layers` layers (all of them by default), giving hidden states."""
+        """The same network cut after its first `layers` layers (all of them by default), giving hidden states.
+
+        Raises ValueError unless 1 <= layers <= the number of layers.
+        """
+        if layers is not None and not 1 <= layers <= len(self.layers):
+            raise ValueError(f"layers must be 1 .. {len(self.layers)}, not {layers}")
         return dataclasses.replace(self, layers=self.layers[:layers], head=None, labels=())
 
 
@@ -336,3 +366,10 @@ def _check_array(name: str, array: Any, dtype: type[np.generic], ndim: int) -> N
 def _check_scale(name: str, value: float) -> None:
     if not (isinstance(value, float | int) and np.isfinite(np.float32(value)) and np.float32(value) > 0):
         raise ValueError(f"{name} must be positive and finite, not {value!r}")
+
+
+def _read_only(array: npt.NDArray[_Number]) -> npt.NDArray[_Number]:
+    """A copy that nobody can change: what was checked once stays so, and engines may keep what they made of it."""
+    copy = np.array(array, order="C")
+    copy.setflags(write=False)
+    return copy

@@ -54,6 +54,8 @@ class Network:
 
     def set_state(self, state: State) -> None:
         """Give every sequence this state. Raises ValueError when it is not one of this model."""
+        if not isinstance(state, State):
+            raise ValueError(f"state must be a firmware_sim.State, not {type(state).__name__}; see State.zeros(model)")
         state.check(self._model)
         for target, source in zip(self._h + self._c, state.h + state.c, strict=True):
             target[:] = source

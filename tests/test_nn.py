@@ -280,6 +280,8 @@ def test_a_model_without_biases_is_saved_with_zeros(tmp_path: Path) -> None:
         (lambda: SequenceModel(build(GRU), 3, input_mean=[float("nan")] * 5), "finite"),
         (lambda: SequenceModel.from_float(nn.Linear(2, 2), nn.Linear(2, 2)), "from_float needs"),
         (lambda: SequenceModel.from_float(nn.GRU(2, 3), nn.Linear(2, 2)), "reads 2 features"),
+        (lambda: SequenceModel.from_float(nn.GRU(2, 3, bidirectional=True), nn.Linear(6, 2)), "bidirectional"),
+        (lambda: SequenceModel.from_float(nn.GRU(2, 3), nn.Sequential()), "torch.nn.Linear"),  # type: ignore[arg-type]
         (lambda: build(GRU).set_mask("weight_xx", torch.zeros(1)), "no weight"),
         (lambda: build(GRU).set_mask("weight_hh_l0", torch.zeros(1)), "shape"),
     ],
@@ -310,3 +312,11 @@ def test_wrong_lengths_are_refused(lengths: Tensor, message: str) -> None:
 def test_wrong_input_shapes_are_refused(shape: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match=r"x must be \[batch, steps, 5\]"):
         SequenceModel(build(GRU), 3)(torch.zeros(shape))
+
+
+def test_a_file_with_nan_weights_is_refused(tmp_path: Path) -> None:
+    model = SequenceModel(build(GRU), 3)
+    model.rnn.weight_hh_l0.data[0, 0] = torch.nan
+    model.save(tmp_path / "model.safetensors")
+    with pytest.raises(ValueError, match=r"rnn\.weight_hh_l0 contains NaN"):
+        SequenceModel.load(tmp_path / "model.safetensors")

@@ -256,3 +256,47 @@ def test_without_head_cuts_the_network() -> None:
     assert np.array_equal(
         oracle.run(model.without_head(1), x), oracle.run(replace(model, layers=model.layers[:1]).without_head(), x)
     )
+
+
+def test_arrays_are_copies_that_nobody_can_change() -> None:
+    weight, bias, scale = np.ones((3, 2), np.int8), np.zeros(3, np.int32), np.full(3, 0.01, np.float32)
+    affine = Affine(weight, bias, scale, 0.02, 1.0)
+    weight[:] = -128
+    assert affine.weight.min() == 1
+    model = random_model(0)
+    for array in (
+        affine.weight,
+        affine.bias,
+        affine.weight_scale,
+        affine.multipliers,
+        model.input_mean,
+        model.input_std,
+    ):
+        with pytest.raises(ValueError, match="read-only"):
+            array[...] = 0
+
+
+def test_the_fingerprint_follows_what_decides_the_integers() -> None:
+    model = random_model(3, "lstm", layers=2)
+    layer, head = model.layers[1], model.head
+    assert head is not None
+    bias = layer.recurrent.bias.copy()
+    bias[0] += 1
+    recurrent = replace(layer.recurrent, bias=bias)
+    others = [
+        replace(model, input_zero_point=model.input_zero_point + 1),
+        replace(model, head=replace(head, kind="steps")),
+        replace(model, head=None, labels=()),
+        model.without_head(1),
+        replace(model, layers=(model.layers[0], replace(layer, recurrent=recurrent))),
+        replace(model, layers=(model.layers[0], replace(layer, cell_exponent=9 + (layer.cell_exponent - 8) % 7))),
+    ]
+    assert len({model.fingerprint, *(other.fingerprint for other in others)}) == 1 + len(others)
+    same = replace(model, labels=(), provenance={"note": 1}, input_mean=model.input_mean + 1)
+    assert same.fingerprint == random_model(3, "lstm", layers=2).fingerprint == model.fingerprint
+
+
+@pytest.mark.parametrize("layers", [0, 3, -1])
+def test_cutting_at_a_layer_that_is_not_there_is_refused(layers: int) -> None:
+    with pytest.raises(ValueError, match=r"layers must be 1 \.\. 2"):
+        random_model(1, layers=2).without_head(layers)

@@ -2,8 +2,6 @@
 
 import copy
 from fractions import Fraction
-from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -12,41 +10,16 @@ import torch
 from torch import Tensor
 
 from edgernn import fixedpoint
-from edgernn._files import read_tensors
-from edgernn.floatmodel import FILE_FORMAT
-from edgernn.nn import GRU, LSTM, RNN, SequenceModel
+from edgernn.nn import SequenceModel
 from edgernn.qmodel import HeadKind
-from edgernn.quantize import QuantConfig, _ops, calibrate, convert, is_prepared, prepare
+from edgernn.quantize import QuantConfig, _ops, calibrate, convert, prepare
 from edgernn.quantize._calibrate import _range
 from edgernn.quantize._cells import Cells
+from edgernn.quantize._ops import Primitives
 
 from . import oracle
 from .models import VARIANTS, Variant
-
-INPUT, HIDDEN, OUTPUT, BATCH, STEPS = 5, 7, 3, 4, 9
-
-
-def build(
-    variant: Variant,
-    head: HeadKind = "last",
-    gain: float = 1.5,
-    layers: int = 2,
-    inputs: int = INPUT,
-    size: int = HIDDEN,
-) -> SequenceModel:
-    torch.manual_seed(VARIANTS.index(variant))
-    kinds: dict[str, Any] = {"lstm": LSTM, "gru": GRU, "gru_before": GRU, "rnn": RNN}
-    options = {"reset_after": False} if variant == "gru_before" else {}
-    rnn = kinds[variant](inputs, size, num_layers=layers, batch_first=True, **options)
-    model = SequenceModel(rnn, OUTPUT, head, input_mean=torch.randn(inputs), input_std=torch.rand(inputs) + 0.5)
-    for parameter in model.parameters():
-        parameter.data.mul_(gain)
-    return model
-
-
-def sample(seed: int = 0, inputs: int = INPUT) -> tuple[Tensor, Tensor]:
-    torch.manual_seed(seed)
-    return torch.randn(BATCH, STEPS, inputs) * 1.5, torch.tensor([STEPS, 3, 5, 1])
+from .networks import BATCH, HIDDEN, INPUT, OUTPUT, STEPS, build, sample
 
 
 def assert_equals_integers(model: SequenceModel, x: Tensor, lengths: Tensor) -> None:
@@ -178,7 +151,7 @@ def test_straight_through_gradients(function: Any, slope: Any) -> None:
 
 # ---- gradients against autograd of the float model -------------------------------------------------------------------
 
-SMOOTH = SimpleNamespace(
+SMOOTH = Primitives(
     limit_weight=lambda w: w,
     round_half_even=lambda x: x,
     round_half_up=lambda x: x,
@@ -291,93 +264,3 @@ def test_asymmetric_inputs_use_the_zero_point() -> None:
     assert quantized.input_zero_point == -128
     assert quantized.input_scale == pytest.approx(float(x.max()) / 255, rel=1e-6)
     assert_equals_integers(model, x, torch.full((BATCH,), STEPS))
-
-
-# ---- bad input -------------------------------------------------------------------------------------------------------
-
-
-def test_prepare_keeps_the_parameters_and_works_once() -> None:
-    model = build("gru")
-    before = list(model.parameters())
-    assert prepare(model, "w8a16") is model
-    assert is_prepared(model)
-    assert all(a is b for a, b in zip(before, model.parameters(), strict=True))
-    with pytest.raises(ValueError, match="prepared already"):
-        prepare(model)
-
-
-def test_learned_scales_start_at_the_unmasked_weights() -> None:
-    """A masked weight that an optimiser has moved since the last forward pass has no say."""
-    models = [build("gru"), build("gru")]
-    for model, drift in zip(models, (0.0, 100.0), strict=True):
-        mask = torch.ones_like(model.rnn.weight_hh_l0)
-        mask[0] = 0
-        model.rnn.set_mask("weight_hh_l0", mask)
-        model.rnn.weight_hh_l0.data[0] = drift
-        calibrate(prepare(model, QuantConfig(learn_scales=True)), *sample())
-    scales = [model.state_dict()["quantizer.log_weight_scales.weight_hh_l0"] for model in models]
-    assert torch.equal(*scales)
-
-
-@pytest.mark.parametrize("learn_scales", [False, True])
-def test_every_buffer_comes_back_from_the_file_with_its_shape(tmp_path: Path, learn_scales: bool) -> None:
-    model = build("lstm")
-    calibrate(prepare(model, QuantConfig(learn_scales=learn_scales)), *sample())
-    model.save(tmp_path / "model.safetensors")
-    tensors, _ = read_tensors(tmp_path / "model.safetensors", FILE_FORMAT)
-    loaded = SequenceModel.load(tmp_path / "model.safetensors").state_dict()
-    assert tensors["quantizer.log_input_scale"].shape == ()
-    for name, value in model.state_dict().items():
-        assert tensors[name].shape == tuple(value.shape), name
-        assert loaded[name].shape == value.shape, name
-        assert torch.equal(loaded[name], value), name
-
-
-@pytest.mark.parametrize("scheme", ["w4a8", "w8a4", "int8", "", "w8a8x"])
-def test_unknown_schemes_are_refused(scheme: str) -> None:
-    with pytest.raises(ValueError, match="known are w8a8, w8a16"):
-        QuantConfig.parse(scheme)
-
-
-def test_the_order_of_the_verbs_is_checked() -> None:
-    x, lengths = sample()
-    with pytest.raises(ValueError, match="call prepare"):
-        calibrate(build("gru"), x)
-    with pytest.raises(ValueError, match="call prepare"):
-        convert(build("gru"))
-    model = prepare(build("gru"))
-    with pytest.raises(ValueError, match="not calibrated"):
-        model(x, lengths)
-    with pytest.raises(ValueError, match="call prepare, then calibrate"):
-        convert(model)
-
-
-def test_bad_calibration_data_are_refused() -> None:
-    model, (x, lengths) = prepare(build("gru")), sample()
-    with pytest.raises(ValueError, match="unknown calibration method"):
-        calibrate(model, x, lengths, "median")  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="not empty"):
-        calibrate(model, x[:0])
-    with pytest.raises(ValueError, match="lengths"):
-        calibrate(model, x, lengths + 9)
-    x[0, 0, 0] = torch.inf
-    with pytest.raises(ValueError, match="NaN or infinite"):
-        calibrate(model, x, lengths)
-    assert model.quantizer is not None
-    assert not model.quantizer.calibrated
-
-
-def test_nan_weights_are_refused() -> None:
-    model, (x, lengths) = build("gru"), sample()
-    calibrate(prepare(model), x, lengths)
-    model.rnn.weight_hh_l0.data[0, 0] = torch.nan
-    with pytest.raises(ValueError, match=r"rnn\.weight_hh_l0 contains NaN"):
-        convert(model)
-
-
-def test_a_model_that_could_overflow_is_refused() -> None:
-    model = build("rnn", layers=1, inputs=600)
-    model.rnn.weight_ih_l0.data.fill_(1.0)
-    calibrate(prepare(model, "w8a16"), torch.randn(BATCH, STEPS, 600))
-    with pytest.raises(ValueError, match=r"layer 0 input: row \d+ can overflow its 32-bit accumulator"):
-        convert(model)

@@ -84,6 +84,9 @@ class SequenceModel(nn.Module):
 
     def run(self, x: Tensor, lengths: Tensor | None = None, state: State | None = None) -> tuple[Tensor, State]:
         """forward from an initial state (torch's hx, in real units) and with the final one, for chunks of a stream."""
+        if not isinstance(x, Tensor) or x.dtype != self.head.weight.dtype:
+            found = x.dtype if isinstance(x, Tensor) else type(x).__name__
+            raise ValueError(f"x must be a tensor of {self.head.weight.dtype}, the model's type, not {found}")
         if x.dim() != 3 or x.shape[2] != self.rnn.input_size or 0 in x.shape:
             raise ValueError(f"x must be [batch, steps, {self.rnn.input_size}] and not empty, not {tuple(x.shape)}")
         if lengths is not None:
@@ -101,6 +104,8 @@ class SequenceModel(nn.Module):
         if self.quantizer is not None:  # a float checkpoint knows no scales: the present ones stay
             for name, value in self.quantizer.state_dict(prefix=f"{prefix}quantizer.").items():
                 state_dict.setdefault(name, value)
+        elif any(name.startswith(f"{prefix}quantizer.") for name in state_dict):
+            raise ValueError("the state_dict is of a prepared model; call prepare(model, config) before loading it")
         super()._load_from_state_dict(state_dict, prefix, *rest)
 
     @classmethod
@@ -112,6 +117,10 @@ class SequenceModel(nn.Module):
         kind = next((CELLS[c] for c, base in _TORCH.items() if type(rnn) is base or type(rnn) is CELLS[c]), None)
         if kind is None or not isinstance(rnn, nn.RNNBase):
             raise ValueError(f"from_float needs a torch.nn.LSTM, GRU or RNN, not {type(rnn).__name__}")
+        if rnn.bidirectional:
+            raise ValueError("bidirectional layers are not supported; use bidirectional=False")
+        if not isinstance(linear, nn.Linear):
+            raise ValueError(f"from_float needs the torch.nn.Linear behind the layers, not a {type(linear).__name__}")
         if linear.in_features != rnn.hidden_size:
             raise ValueError(f"the Linear reads {linear.in_features} features, but {rnn.hidden_size} arrive")
         names = ["input_size", "hidden_size", "num_layers", "bias", "dropout", "bidirectional"]
@@ -128,6 +137,8 @@ class SequenceModel(nn.Module):
 
     def save(self, path: str | Path, provenance: Mapping[str, Any] | None = None) -> None:
         """Write `model.safetensors`: the state_dict and what is needed to build the model again. Raises ValueError."""
+        if self.head.weight.dtype != torch.float32:
+            raise ValueError(f"the model holds {self.head.weight.dtype}, files hold float32; call model.float() first")
         tensors = {name: value.detach().cpu().numpy() for name, value in self.state_dict().items()}
         if not self.rnn.bias:
             rows = len(self.rnn.gates) * self.rnn.hidden_size
@@ -179,6 +190,9 @@ class SequenceModel(nn.Module):
             from ..quantize import QuantConfig, prepare
 
             prepare(model, QuantConfig(**header["quantization"]))
+        for name, tensor in tensors.items():
+            if not bool(torch.isfinite(tensor).all()):
+                raise ValueError(f"{name} contains NaN or infinite values")
         model.load_state_dict(tensors)
         return model
 

@@ -11,6 +11,7 @@ from torch import Tensor
 from ..nn import SequenceModel
 from ..nn._base import check_lengths, valid_steps
 from ..qmodel import CELL_EXPONENTS
+from ._quantizer import check_model
 
 Method = Literal["minmax", "percentile", "mse"]
 Values = npt.NDArray[np.float64]
@@ -26,17 +27,20 @@ def calibrate(
 ) -> SequenceModel:
     """Set the activation scales of a prepared model; returns it.
 
-    x [sequences, steps, input_size] in raw units, lengths [sequences] or None. method: the full range of the values
-    ("minmax"), all but 1e-4 of them on each side ("percentile"), or the range of the least quantisation error ("mse").
-    Raises ValueError when the model is not prepared or the data do not fit.
+    x [sequences, steps, input_size] in raw units (tensor or array), lengths [sequences] or None. method: the full range
+    of the values ("minmax"), all but 1e-4 of them on each side ("percentile"), or the range of the least quantisation
+    error ("mse"). Raises ValueError when the model is not prepared or the data do not fit.
     """
+    check_model("calibrate", model)
     quantizer = model.quantizer
     if quantizer is None:
         raise ValueError("the model is not prepared; call prepare(model, config) first")
     if method not in ("minmax", "percentile", "mse"):
         raise ValueError(f"unknown calibration method {method!r}; known are minmax, percentile, mse")
-    if x.dim() != 3 or 0 in x.shape:
-        raise ValueError(f"calibration data must be [sequences, steps, channels] and not empty, not {tuple(x.shape)}")
+    x = torch.as_tensor(x, dtype=model.head.weight.dtype, device=model.head.weight.device)
+    if x.dim() != 3 or x.shape[2] != model.rnn.input_size or 0 in x.shape:
+        expected = f"[sequences, steps, {model.rnn.input_size}]"
+        raise ValueError(f"calibration data must be {expected} and not empty, not {tuple(x.shape)}")
     lengths = torch.full((len(x),), x.shape[1]) if lengths is None else check_lengths(lengths, len(x), x.shape[1])
     if not bool(torch.isfinite(x[valid_steps(lengths.to(x.device), x.shape[1])]).all()):
         raise ValueError("calibration data contain NaN or infinite values; clean them first")

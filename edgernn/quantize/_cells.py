@@ -5,13 +5,14 @@ pre-activation, already requantized.
 """
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from torch import Tensor
 from torch.nn.functional import linear
 
 from .. import fixedpoint
 from ..qmodel import Cell, Scheme
+from ._ops import Primitives
 
 
 class IntegerAffine(NamedTuple):
@@ -35,13 +36,10 @@ class IntegerLayer:
 
 
 class Cells:
-    """The steps of the arithmetic over primitives: edgernn.quantize._ops, or smooth ones to check gradients."""
+    """The steps of the arithmetic over its primitives."""
 
-    def __init__(self, ops: Any) -> None:
-        self.ops = ops
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> "Cells":
-        return self  # stateless; `ops` may be a module, which copy.deepcopy refuses
+    def __init__(self, ops: Primitives | None = None) -> None:
+        self.ops = ops or Primitives()
 
     def affine(self, a: IntegerAffine, x: Tensor) -> Tensor:
         """int16 [.., rows] = requantize(bias + weight @ x)."""

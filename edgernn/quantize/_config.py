@@ -29,7 +29,7 @@ class QuantConfig:
     @classmethod
     def parse(cls, scheme: str, per_channel: bool = True, learn_scales: bool = False) -> "QuantConfig":
         """The config of a scheme's name: w8a8, w8a16. Raises ValueError for others."""
-        match = re.fullmatch(r"w(\d{1,2})a(\d{1,2})", scheme)
+        match = re.fullmatch(r"w(\d{1,2})a(\d{1,2})", scheme) if isinstance(scheme, str) else None
         if match is None:
             raise ValueError(f"unknown scheme {scheme!r}; known are w8a8, w8a16")
         return cls(int(match[1]), int(match[2]), per_channel, learn_scales)

@@ -11,6 +11,7 @@ from ..fixedpoint import PRE_ACTIVATION_SCALE
 from ..nn import SequenceModel
 from ..qmodel import Affine, Head, Layer, QuantizedModel
 from ._cells import IntegerAffine
+from ._quantizer import check_model
 
 
 @torch.no_grad()
@@ -20,6 +21,7 @@ def convert(model: SequenceModel, provenance: Mapping[str, Any] | None = None) -
     provenance: what to remember about the training (JSON values). Raises ValueError when the model is not prepared and
     calibrated, holds NaN or infinite weights, or could overflow its 32-bit accumulators.
     """
+    check_model("convert", model)
     quantizer = model.quantizer
     if quantizer is None or not quantizer.calibrated:
         raise ValueError("convert needs a prepared and calibrated model; call prepare, then calibrate")

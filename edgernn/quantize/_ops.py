@@ -5,6 +5,8 @@ forward pass computes the very integers of the device. Backward, a rounding has 
 (straight-through, Bengio et al. 2013, arXiv 1308.3432) and a clamp is flat outside its limits.
 """
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
@@ -101,3 +103,18 @@ def _half_away(x: Tensor) -> Tensor:
 def _table(name: str, device: torch.device) -> Tensor:
     function = {"sigmoid": fixedpoint.sigmoid, "tanh": fixedpoint.tanh}[name]
     return torch.from_numpy(function(np.arange(-32768, 32768)).astype(np.float64)).to(device)
+
+
+@dataclass(frozen=True)
+class Primitives:
+    """The primitives as one object, so that the cells can be run over others (smooth ones, to check gradients)."""
+
+    saturate: Callable[[Tensor, int], Tensor] = saturate
+    limit_weight: Callable[[Tensor], Tensor] = limit_weight
+    round_half_even: Callable[[Tensor], Tensor] = round_half_even
+    round_half_up: Callable[[Tensor], Tensor] = round_half_up
+    round_shift: Callable[[Tensor, int], Tensor] = round_shift
+    rescale: Callable[[Tensor, int, int], Tensor] = rescale
+    quantize_multiplier: Callable[[Tensor], Tensor] = quantize_multiplier
+    sigmoid: Callable[[Tensor], Tensor] = sigmoid
+    tanh: Callable[[Tensor], Tensor] = tanh

@@ -32,7 +32,7 @@ class ModelQuantizer(nn.Module):
     def __init__(self, model: SequenceModel, config: QuantConfig) -> None:
         super().__init__()
         self.config = config
-        self.cells = Cells(_ops)
+        self.cells = Cells()
         device = model.head.weight.device
         learned = config.learn_scales
         for name in ("log_input_scale", "log_output_scale"):
@@ -95,7 +95,12 @@ class ModelQuantizer(nn.Module):
         scale = self.weight_scale(name, weight.detach(), bias.detach(), scale_in.detach(), scale_out.detach())
         w = ops.limit_weight(ops.round_half_even(weight / scale[:, None]))
         b = ops.round_half_even(bias / (scale_in * scale)) - zero_point * w.sum(dim=1)
-        return IntegerAffine(w, b, ops.quantize_multiplier(scale_in * scale / scale_out)), scale
+        try:
+            multiplier = ops.quantize_multiplier(scale_in * scale / scale_out)
+        except ValueError as error:
+            advice = "its weights are too large or not finite; train with a lower learning rate"
+            raise ValueError(f"{name}: {error}; {advice}") from None
+        return IntegerAffine(w, b, multiplier), scale
 
     def layer(self, model: SequenceModel, index: int) -> tuple[IntegerLayer, Tensor, Tensor]:
         """The integers of one recurrent layer, and the weight scales of its input and recurrent maps."""
@@ -132,12 +137,17 @@ class ModelQuantizer(nn.Module):
     # ---- the forward pass --------------------------------------------------------------------------------------------
 
     def run(self, model: SequenceModel, x: Tensor, lengths: Tensor | None, state: State | None) -> tuple[Tensor, State]:
-        """SequenceModel.run in integers: float32 logits that are integers times the output scale, and the state."""
+        """SequenceModel.run in integers: float32 logits that are integers times the output scale, and the state.
+
+        Dropout between layers, while training, scales what it keeps: only then are the operands no int8 or int16.
+        """
         if not self.calibrated:
             raise ValueError("the model is prepared but not calibrated; call calibrate(model, x) first")
         valid = None if lengths is None else valid_steps(lengths.to(x.device), x.shape[1])[..., None]
         if valid is not None:
             x = torch.where(valid, x, 0.0)
+        if not bool(torch.isfinite(x).all()):
+            raise ValueError("x contains NaN or infinite values; clean them first")
         cells, scheme = self.cells, self.config.scheme
         sequence, last = self.quantize_input(model, x), []
         for index in range(model.rnn.num_layers):
@@ -201,11 +211,19 @@ def prepare(model: SequenceModel, config: QuantConfig | str = "w8a8") -> Sequenc
     The weights stay the same parameters (with learn_scales there are new ones: make the optimiser afterwards). Call
     `calibrate` next. Raises ValueError for an unknown scheme or a model that is prepared already.
     """
+    check_model("prepare", model)
     if is_prepared(model):
         raise ValueError("the model is prepared already; make a new one to change the scheme")
-    model.quantizer = ModelQuantizer(model, QuantConfig.parse(config) if isinstance(config, str) else config)
+    model.quantizer = ModelQuantizer(model, config if isinstance(config, QuantConfig) else QuantConfig.parse(config))
     model.quantizer.train(model.training)
     return model
+
+
+def check_model(verb: str, model: object) -> None:
+    """Raise ValueError unless this is a SequenceModel."""
+    if not isinstance(model, SequenceModel):
+        found = type(model).__name__
+        raise ValueError(f"{verb} needs a SequenceModel, not a {found}; see SequenceModel.from_float")
 
 
 def is_prepared(model: SequenceModel) -> bool:

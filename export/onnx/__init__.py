@@ -35,7 +35,7 @@ def to_onnx(model: QuantizedModel, form: Form = "sequence", weights_only: bool =
 
     Raises ValueError for an unknown form, a model whose sums float64 does not hold exactly, or one beyond 2 GiB.
     """
-    _check_form(form)
+    _check(model, QuantizedModel, "call convert(model) first", form)
     if weights_only:
         return _float_file(floating.from_quantized(model), form)
     return integer.sequence_graph(model) if form == "sequence" else integer.step_graph(model)
@@ -46,7 +46,7 @@ def float_to_onnx(model: FloatModel, form: Form = "sequence") -> bytes:
 
     Raises ValueError for an unknown form or a model beyond 2 GiB.
     """
-    _check_form(form)
+    _check(model, FloatModel, "read one with FloatModel.load(path)", form)
     return _float_file(floating.from_float(model), form)
 
 
@@ -54,6 +54,8 @@ def _float_file(network: floating.Network, form: Form) -> bytes:
     return floating.sequence_graph(network) if form == "sequence" else floating.step_graph(network)
 
 
-def _check_form(form: str) -> None:
+def _check(model: object, kind: type, remedy: str, form: str) -> None:
+    if not isinstance(model, kind):
+        raise ValueError(f"this export needs a {kind.__name__}, not a {type(model).__name__}; {remedy}")
     if form not in ("sequence", "step"):
         raise ValueError(f"unknown form {form!r}; an ONNX file is 'sequence' or 'step'")

@@ -99,6 +99,7 @@ def _properties(model: QuantizedModel, form: str) -> dict[str, str]:
         "edgernn.form": form,
         "edgernn.arithmetic_version": str(model.arithmetic_version),
         "edgernn.scheme": model.scheme,
+        "edgernn.fingerprint": model.fingerprint,
         "edgernn.task": model.task,
         "edgernn.labels": json.dumps(model.labels),
         "edgernn.input_mean": json.dumps(model.input_mean.tolist()),

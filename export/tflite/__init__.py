@@ -1,6 +1,5 @@
 """TensorFlow Lite files from a QuantizedModel, written with `flatbuffers` alone."""
 
-import hashlib
 import json
 from typing import Any, Final, Literal, get_args
 
@@ -31,7 +30,7 @@ def to_tflite(model: QuantizedModel, form: Form = "sequence", steps: int | None 
     x is int8 (w8a8) or int16 (w8a16), y int8 (int16 hidden states for a model without a head), states are int16. All
     carry their scales and zero points; quantise on the host (`QuantizedModel.quantize_input`), because runtimes round
     float inputs differently. The signature is `serving_default`, for stream `step`. The metadata entry `edgernn` is
-    JSON: arithmetic version, scheme, form, task, labels, normalisation, a checksum of the model's integers.
+    JSON: arithmetic version, scheme, form, task, labels, normalisation, and QuantizedModel.fingerprint.
 
     Raises ValueError for an unknown form, steps < 1, steps with a form other than sequence, a tensor of 2 GiB or more,
     and an output scale that float32 cannot hold.
@@ -51,6 +50,8 @@ def to_tflite(model: QuantizedModel, form: Form = "sequence", steps: int | None 
 
 
 def _check(model: QuantizedModel, form: str, steps: int | None) -> None:
+    if not isinstance(model, QuantizedModel):
+        raise ValueError(f"to_tflite needs a QuantizedModel, not a {type(model).__name__}; call convert(model) first")
     if form not in get_args(Form):
         raise ValueError(f"unknown form {form!r}; known are {', '.join(get_args(Form))}")
     if model.output_scale > float(np.finfo(np.float32).max):
@@ -59,8 +60,8 @@ def _check(model: QuantizedModel, form: str, steps: int | None) -> None:
         return
     if form != "sequence":
         raise ValueError(f"steps={steps} goes with the form sequence; {form} takes one step a call, leave steps out")
-    if steps < 1:
-        raise ValueError(f"steps must be at least 1, not {steps}")
+    if not isinstance(steps, int) or steps < 1:
+        raise ValueError(f"steps must be a whole number of at least 1, not {steps!r}")
     widest = max(model.input_size, model.output_size if model.every_step else 1)
     if 2 * (steps + 1) * widest > _TENSOR_BYTES_MAX:
         raise ValueError(
@@ -75,7 +76,7 @@ def _metadata(model: QuantizedModel, form: str) -> dict[str, Any]:
         "scheme": model.scheme,
         "form": form,
         "task": model.task,
-        "checksum": _checksum(model),
+        "fingerprint": model.fingerprint,
     }
     if model.labels:
         entry["labels"] = list(model.labels)
@@ -84,15 +85,3 @@ def _metadata(model: QuantizedModel, form: str) -> dict[str, Any]:
         entry["input_mean"] = [float(str(value)) for value in model.input_mean]
         entry["input_std"] = [float(str(value)) for value in model.input_std]
     return entry
-
-
-def _checksum(model: QuantizedModel) -> str:
-    """16 hexadecimal digits that differ for models that compute differently."""
-    digest = hashlib.sha256()
-    for layer in model.layers:
-        digest.update(f"{layer.cell} {layer.reset_after} {layer.cell_exponent}".encode())
-    heads = [] if model.head is None else [model.head.dense]
-    for affine in [a for layer in model.layers for a in (layer.input, layer.recurrent)] + heads:
-        for array in (affine.weight, affine.bias, affine.multipliers):
-            digest.update(f"{array.shape}".encode() + array.tobytes())
-    return digest.hexdigest()[:16]
