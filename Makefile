@@ -6,13 +6,15 @@ PYTHON ?= python3
 TORCH ?= torch==2.13.0
 BIN := .venv/bin
 RUN := runs/vowels-gru
+TRAIN := $(BIN)/edgernn train --data vowels --cell gru --hidden 32 --noise 0.5
 
 .PHONY: demo test check bench clean
 .DELETE_ON_ERROR:
 
 demo: .venv/installed
-	$(BIN)/edgernn train --data vowels --cell gru --hidden 32 --qat w8a8 -o $(RUN)
-	$(BIN)/edgernn train --data vowels --cell gru --hidden 32 --qat w8a8 --sparsity 0.75 --block unit -o $(RUN)-sparse
+	$(TRAIN) --qat none -o $(RUN)-float
+	$(TRAIN) --qat w8a8 -o $(RUN)
+	$(TRAIN) --qat w8a8 --sparsity 0.75 --block unit -o $(RUN)-sparse
 	$(BIN)/edgernn export $(RUN)-sparse/model.ernn --format tflite,onnx --form sequence,step
 	$(BIN)/edgernn verify $(RUN)-sparse/model.ernn
 	$(BIN)/edgernn benchmark $(RUN)-sparse/model.ernn

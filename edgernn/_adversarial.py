@@ -13,20 +13,20 @@ from .qmodel import CELL_EXPONENTS, Affine, FloatArray, IntArray, QuantizedModel
 Named = list[tuple[str, IntArray]]
 _Floats = npt.NDArray[np.float64]
 
-_STEPS: Final = 24
+STEPS: Final = 24
 
 
 def adversarial_inputs(model: QuantizedModel, seed: int = 0, random: int = 4) -> Named:
     """(name, x [T, input_size]) over the whole range of the model's input integers."""
     rng = np.random.default_rng(seed)
     low, high = -model.input_limit, model.input_limit - 1
-    shape = (_STEPS, model.input_size)
-    even = (np.add.outer(np.arange(_STEPS), np.arange(model.input_size)) % 2).astype(bool)
+    shape = (STEPS, model.input_size)
+    even = (np.add.outer(np.arange(STEPS), np.arange(model.input_size)) % 2).astype(bool)
     inputs = [
         ("all minimum", np.full(shape, low)),
         ("all maximum", np.full(shape, high)),
         ("alternating", np.where(even, low, high)),
-        ("alternating steps", np.where(np.arange(_STEPS)[:, None] % 2, low, high) * np.ones(shape, np.int64)),
+        ("alternating steps", np.where(np.arange(STEPS)[:, None] % 2, low, high) * np.ones(shape, np.int64)),
         ("one step, minimum", np.full(shape, low)[:1]),
         ("one step, maximum", np.full(shape, high)[:1]),
         *((f"random {index}", rng.integers(low, high + 1, shape)) for index in range(random)),

@@ -4,9 +4,10 @@ The `.tflite` reader knows the slots of the schema that `export.tflite` writes b
 runtime, so that a damaged file is found here and not inside a runtime.
 """
 
+import json
 import struct
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,16 +17,24 @@ import numpy.typing as npt
 
 Constants = dict[str, npt.NDArray[Any]]
 
+_WEIGHT_READERS = ("Cast", "Transpose", "Unsqueeze")
+
 
 @dataclass(frozen=True, eq=False)
 class Artifact:
-    """What an exported file holds. `skeleton` is the file with the values of its constants taken out."""
+    """What an exported file holds. `skeleton` is the file with the values of its constants taken out.
+
+    weights: the constants that are weights of the network, by name, with their scales where the file holds them.
+    metadata: what edgernn wrote about the model.
+    """
 
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     operators: Counter[str]
     constants: Constants
     skeleton: bytes
+    weights: Mapping[str, npt.NDArray[Any] | None]
+    metadata: Mapping[str, Any]
 
 
 def read_artifact(path: Path) -> Artifact:
@@ -35,7 +44,7 @@ def read_artifact(path: Path) -> Artifact:
     except OSError as error:
         raise ValueError(f"{path}: {error.strerror}") from None
     try:
-        return read_onnx(content) if path.suffix == ".onnx" else read_tflite(content)
+        return read_onnx(content) if path.suffix.lower() == ".onnx" else read_tflite(content)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
 
@@ -46,7 +55,7 @@ def read_tflite(content: bytes) -> Artifact:
         raise ValueError("not a TensorFlow Lite file")
     try:
         return _parse_tflite(content)
-    except (struct.error, ValueError, IndexError, UnicodeDecodeError) as error:
+    except (struct.error, ValueError, TypeError, IndexError, RecursionError) as error:
         raise ValueError(f"a damaged TensorFlow Lite file ({error}); export it anew") from None
 
 
@@ -67,13 +76,38 @@ def _parse_onnx(model: Any) -> Artifact:
         raise ValueError("it has no operators")
     constants: Constants = {}
     operators: Counter[str] = Counter()
+    readers: dict[str, Any] = {}
     for graph in _onnx_graphs(model.graph):
+        readers |= {name: node for node in graph.node for name in node.input}
         operators.update(node.op_type for node in graph.node)
         for tensor in [*graph.initializer, *_onnx_constants(graph)]:
             constants[tensor.name] = numpy_helper.to_array(tensor)
             tensor.ClearField("raw_data")
     inputs, outputs = ([value.name for value in values] for values in (model.graph.input, model.graph.output))
-    return Artifact(tuple(inputs), tuple(outputs), operators, constants, model.SerializeToString(deterministic=True))
+    skeleton = model.SerializeToString(deterministic=True)
+    weights = _onnx_weights(constants, readers)
+    metadata = {prop.key.removeprefix("edgernn."): _plain(prop.value) for prop in model.metadata_props}
+    return Artifact(tuple(inputs), tuple(outputs), operators, constants, skeleton, weights, metadata)
+
+
+def _onnx_weights(constants: Constants, readers: Mapping[str, Any]) -> dict[str, npt.NDArray[Any] | None]:
+    """Matrices that are cast (and perhaps multiplied with their scales) or given another shape before they are used."""
+    weights = {}
+    for name, value in constants.items():
+        reader = readers.get(name)
+        if value.ndim == 2 and value.dtype in (np.int8, np.float32) and reader and reader.op_type in _WEIGHT_READERS:
+            scaling = readers.get(reader.output[0])
+            scale = constants.get(scaling.input[1]) if scaling and scaling.op_type == "Mul" else None
+            weights[name] = None if scale is None or scale.dtype != np.float32 else scale  # float64: a multiplier
+    return weights
+
+
+def _plain(text: str) -> Any:
+    """A property's value: JSON where it is JSON."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
 
 
 def _onnx_graphs(graph: Any) -> Iterator[Any]:
@@ -166,7 +200,16 @@ def _parse_tflite(content: bytes) -> Artifact:
             operators[known.get(code, f"operator {code}")] += 1
     names = [tensor.text(3) for tensor in graphs[0].tables(0)]
     inputs, outputs = (tuple(names[index] for index in graphs[0].array(slot, np.int32)[1]) for slot in (1, 2))
-    return Artifact(inputs, outputs, operators, constants, bytes(skeleton))
+    weights = {name: constants.get(f"{name}.scale") for name in constants if name.endswith(":w")}
+    return Artifact(inputs, outputs, operators, constants, bytes(skeleton), weights, _tflite_metadata(model, buffers))
+
+
+def _tflite_metadata(model: _Table, buffers: list[tuple[int, npt.NDArray[Any]]]) -> dict[str, Any]:
+    found: dict[str, Any] = {"description": model.text(3)}
+    for entry in model.tables(6):
+        if entry.text(0) == "edgernn":
+            found |= dict(json.loads(buffers[entry.scalar(1, "<I")][1].tobytes()))
+    return found
 
 
 def _tflite_constants(

@@ -114,12 +114,12 @@ class Engine:
         """The outputs of x [T, input_size], as `open` gives them."""
         return self.open(model)(x)
 
-    def export(self, model: QuantizedModel, form: Form) -> bytes:
-        """The file of that form that this engine reads."""
+    def export(self, model: QuantizedModel, form: Form, steps: int | None = None) -> bytes:
+        """The file of that form that this engine reads; a TFLite sequence takes `steps` steps, or (None) any number."""
         from . import export
 
         if self.suffix == ".tflite":
-            return export.to_tflite(model, form)
+            return export.to_tflite(model, form, steps)
         return export.to_onnx(model, "step" if form == "step" else "sequence")
 
 
@@ -136,6 +136,11 @@ def state_sizes(model: QuantizedModel) -> dict[str, int]:
 def export_path(model_file: Path, form: Form, suffix: str) -> Path:
     """Where `edgernn export` puts a form of a model: model.tflite, model_step.onnx, .. beside model.ernn."""
     return model_file.with_name(f"{model_file.stem}{'' if form == 'sequence' else f'_{form}'}{suffix}")
+
+
+def fixed_path(model_file: Path, steps: int) -> Path:
+    """Where `edgernn export --steps` puts the TFLite sequence form of a fixed length: model_T20.tflite."""
+    return model_file.with_name(f"{model_file.stem}_T{steps}.tflite")
 
 
 def whole(graph: Graph) -> Session:

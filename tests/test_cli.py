@@ -1,6 +1,7 @@
 """The command line from end to end on a tiny training."""
 
 import dataclasses
+import hashlib
 import io
 import json
 import shutil
@@ -27,7 +28,8 @@ def test_train_writes_its_files(trained: Path) -> None:
         *FILES,
     }
     model = QuantizedModel.load(trained / "model.ernn")
-    assert model.provenance == {"data": "vowels", "seed": 3, "epochs": 3}
+    checksum = hashlib.sha256((trained / "model.safetensors").read_bytes()).hexdigest()
+    assert model.provenance == {"data": "vowels", "seed": 3, "epochs": 3, "float_sha256": checksum}
     assert (model.layers[0].cell, model.layers[0].hidden_size, model.scheme) == ("gru", 8, "w8a8")
     zeros = np.mean(model.layers[0].recurrent.weight == 0)
     assert zeros >= 0.5
@@ -95,6 +97,20 @@ def test_export_prints_sizes(capsys: pytest.CaptureFixture[str], trained: Path, 
     }
     succeed(capsys, "export", model, "--format", "tflite", "--form", "step", "-o", tmp_path / "one")
     assert [path.name for path in (tmp_path / "one").iterdir()] == ["model_step.tflite"]
+
+
+def test_export_says_which_form_has_no_file(capsys: pytest.CaptureFixture[str], trained: Path, tmp_path: Path) -> None:
+    found = succeed_json(capsys, "export", trained / "model.ernn", "--form", "stream", "-o", tmp_path)
+    assert found["notes"] == ["stream is a TFLite form: there is no ONNX file of it"]
+
+
+def test_export_of_a_fixed_length(capsys: pytest.CaptureFixture[str], run_folder: Path) -> None:
+    model = run_folder / "model.ernn"
+    options = ("--format", "tflite", "--form", "sequence", "--steps", "9")
+    found = succeed_json(capsys, "export", model, *options)["files"]
+    assert [Path(file["path"]).name for file in found] == ["model_T9.tflite"]
+    rows = succeed_json(capsys, "verify", model, "--sequences", "3", "--engines", "litert,tflm")["results"]
+    assert {row["engine"] for row in rows if row["file"] == "model_T9.tflite"} == {"litert", "tflm"}
 
 
 def test_verify_passes(capsys: pytest.CaptureFixture[str], trained: Path) -> None:
@@ -198,7 +214,7 @@ def test_benchmark(capsys: pytest.CaptureFixture[str], trained: Path) -> None:
     assert all(row["sequence_seconds"] > 0 and row["step_seconds"] > 0 for row in rows)
 
 
-def test_inspect_every_kind_of_file(capsys: pytest.CaptureFixture[str], trained: Path) -> None:
+def test_inspect_every_kind_of_file(capsys: pytest.CaptureFixture[str], trained: Path, run_folder: Path) -> None:
     found = succeed_json(capsys, "inspect", trained / "model.ernn", "--data", "vowels")
     assert found["macs_per_step"] == 3 * 8 * (12 + 8) + 9 * 8
     assert found["maps"][0]["zero_unit_blocks"] == found["maps"][1]["zero_unit_blocks"] == 0.5
@@ -208,7 +224,17 @@ def test_inspect_every_kind_of_file(capsys: pytest.CaptureFixture[str], trained:
     assert "speaker 9" in out
     assert "layer 0 recurrent" in out
     assert succeed_json(capsys, "inspect", trained / "model.safetensors")["weights"] == 3 * 8 * (12 + 8) + 9 * 8
-    assert succeed_json(capsys, "inspect", trained / "model_step.tflite")["outputs"] == ["y", "h_0_out"]
+    integers = QuantizedModel.load(trained / "model.ernn")
+    found = succeed_json(capsys, "inspect", trained / "model_step.tflite")
+    assert found["outputs"] == ["y", "h_0_out"]
+    assert (found["scheme"], found["form"], found["labels"]) == ("w8a8", "step", list(integers.labels))
+    assert [entry["shape"] for entry in found["maps"]] == [[24, 1, 1, 12], [24, 1, 1, 8], [9, 1, 1, 8]]
+    assert found["maps"][0]["zeros"] == np.mean(integers.layers[0].input.weight == 0)
+    assert found["maps"][1]["weight_scale"][1] == integers.layers[0].recurrent.weight_scale.max()
+    shutil.copy(trained / "model_step.tflite", run_folder / "MODEL.TFLITE")
+    assert succeed_json(capsys, "inspect", run_folder / "MODEL.TFLITE")["maps"] == found["maps"]
+    shutil.copy(trained / "model_weights.onnx", run_folder / "MODEL.ONNX")
+    assert "weights_only" in succeed(capsys, "inspect", run_folder / "MODEL.ONNX")
     assert "CONV_2D" in succeed(capsys, "inspect", trained / "model.tflite")
     assert succeed_json(capsys, "inspect", trained / "model.onnx", "-v")["operator_counts"]["Scan"] == 1
 
@@ -221,7 +247,7 @@ def test_run_predicts_every_step(
     rows = load("vowels").test.x[0, :6]
     expected = [int(np.argmax(oracle.run(model, model.quantize_input(rows[: step + 1])))) for step in range(len(rows))]
     text = "\n".join(",".join(repr(float(value)) for value in row) for row in rows) + "\n"
-    monkeypatch.setattr(sys, "stdin", io.StringIO(text))
+    monkeypatch.setattr(sys, "stdin", io.StringIO("\ufeff" + text))
     lines = [
         line.split("\t")
         for line in succeed(capsys, "run", trained / "model.ernn", "-", "--engine", engine).splitlines()

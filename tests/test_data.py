@@ -242,6 +242,24 @@ def test_load_passes_the_seed_on(name: str) -> None:
     assert not np.array_equal(load(name, seed=0).train.x, load(name, seed=1).train.x)
 
 
+@pytest.mark.parametrize("seed", [-1, 2**63, 1.0, True, "1", None])
+@pytest.mark.parametrize("name", ["vowels", "ecg"])
+def test_load_refuses_seeds_out_of_range(name: str, seed: Any) -> None:
+    with pytest.raises(ValueError, match=r"seed must be a whole number in 0 \.\. 2\*\*63 - 1"):
+        load(name, seed)
+
+
+def test_class_names_are_compared_in_their_order() -> None:
+    data = make_dataset()
+    data.check_labels(("a", "b", "c"))
+    data.check_labels(())
+    for labels in (("a", "c", "b"), ("a", "b"), ("x", "y", "z")):
+        with pytest.raises(
+            ValueError, match=rf"data test \(a, b, c\) are not those of the model \({', '.join(labels)}\)"
+        ):
+            data.check_labels(labels)
+
+
 def cells(charge: float, resistance: float = 1.0, ambient: float = 25.0) -> Cells:
     return Cells(*(np.array([value]) for value in (CAPACITY_AH, resistance, charge, ambient)))
 

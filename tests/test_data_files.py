@@ -57,7 +57,19 @@ def test_npy_round_trip(tmp_path: Path, dtype: npt.DTypeLike) -> None:
         ("1,x\n", "line 1: 'x' is not a number"),
         ("x,y\nz,w\n", "line 2: 'z' is not a number"),
         ("1,2\n3,\n", "line 2: '' is not a number"),
-        ("1;2\n3;4\n", "line 2: '3;4' is not a number"),
+        ("1;2\n3;4\n", "line 1: fields are separated by ';': use commas"),
+        ("a;b\n3;4\n", "line 1: fields are separated by ';': use commas"),
+        ("1\t2\n", "line 1: fields are separated by tabs: use commas"),
+        ("heart rate\n1 2\n", "line 2: fields are separated by blanks: use commas"),
+        ("1,5;2,5\n", "line 1: fields are separated by ';' and decimals are marked by ',': use commas and decimal"),
+        ("x;y\n1,5;2,5\n", "line 1: fields are separated by ';': use commas"),
+        ("1,2\n1,5;2\n", "line 2: fields are separated by ';' and decimals"),
+        ("n/a,n/a\n1,2\n", "line 1: 'n/a' is a missing value, neither a number nor a channel's name"),
+        ("NA,x\n1,2\n", "line 1: 'NA' is a missing value"),
+        ("x,\n1,2\n", "line 1: '' is a missing value"),
+        ("nan,nan\n1,2\n", "line 1: 'nan' is not a finite float32 value"),
+        ("1_000,2\n", "line 1: '1_000' is not a number"),
+        ("1_000,2_000\n1,2\n", "line 1: '1_000' is not a number"),
         ("1,2\n3,nan\n", "line 2: 'nan' is not a finite float32 value"),
         ("1,-inf\n", "line 1: '-inf' is not a finite"),
         ("1,1e39\n", "line 1: '1e39' is not a finite"),
@@ -128,6 +140,12 @@ def test_rows_come_one_by_one() -> None:
     assert [next(rows).tolist(), next(rows).tolist()] == [[1, 2], [3, 4]]
     with pytest.raises(ValueError, match="standard input, line 5: 1 fields"):
         next(rows)
+
+
+def test_a_byte_order_mark_is_no_part_of_the_first_number() -> None:
+    assert [row.tolist() for row in iter_rows(["\ufeff1,2\n", "3,4\n"], "stdin")] == [[1, 2], [3, 4]]
+    with pytest.raises(ValueError, match="stdin, line 2"):
+        list(iter_rows(["1,2\n", "\ufeff3,4\n"], "stdin"))
 
 
 # ---- the user's folders ----------------------------------------------------------------------------------------------
@@ -258,6 +276,8 @@ def test_ts_partner_and_name(tmp_path: Path) -> None:
     path = write(tmp_path / "Tiny_TRAIN.ts", TS)
     with pytest.raises(ValueError, match="Tiny_TEST.ts: no such file"):
         load(path)
+    with pytest.raises(ValueError, match="Tiny_TEST.ts: this is the test part; .* beside it, Tiny_TRAIN.ts"):
+        load(write(tmp_path / "other" / "Tiny_TEST.ts", TS))
     with pytest.raises(ValueError, match="not a folder"):
         load(path.rename(tmp_path / "Tiny.ts"))
     with pytest.raises(ValueError, match="give the file whose name ends in _TRAIN.ts"):

@@ -9,12 +9,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
+from edgernn._files import read_tensors
 from edgernn.data import Dataset, load
 from edgernn.nn import GRU, SequenceModel
 from edgernn.prune import sparsity
 from edgernn.quantize import convert, is_prepared, prepare
 from edgernn.train import TrainConfig, evaluate, fit
+from edgernn.train.averaging import Average
 from edgernn.train.loop import _noisy
 from edgernn.train.state import TrainingState
 
@@ -144,7 +147,18 @@ def test_scales_are_learned_one_a_matrix(cell: str) -> None:
         ({"final_learning_rate": float("inf")}, "final_learning_rate"),
         ({"clip_norm": -1.0}, "clip_norm"),
         ({"weight_decay": -0.1}, "weight_decay"),
-        ({"input_noise": -0.1}, "input_noise must be finite and not negative"),
+        ({"ema_decay": 1.0}, r"ema_decay must be a share in \[0, 1\)"),
+        ({"seed": 2**63}, r"seed must be below 2\*\*63"),
+        ({"learning_rate": None}, "learning_rate must be positive and finite, not None"),
+        ({"learning_rate": "a"}, "learning_rate must be positive and finite, not 'a'"),
+        ({"clip_norm": True}, "clip_norm must be positive and finite, not True"),
+        ({"weight_decay": [0]}, "weight_decay must be finite and not negative"),
+        ({"validation": "x"}, r"validation must be a share in \[0, 1\), not 'x'"),
+        ({"qat": 8}, "qat must be None or the name of a scheme such as 'w8a8', not 8"),
+        ({"qat": "w8a8", "per_channel": "no"}, "per_channel must be True or False, not 'no'"),
+        ({"gates": 0.5}, "gates must be None or shares by gate"),
+        ({"input_noise": -0.1}, r"input_noise must be 0 \.\. 10, not -0.1"),
+        ({"input_noise": 1e30}, r"input_noise must be 0 \.\. 10, not 1e\+30"),
         ({"validation": 1.0}, r"validation must be a share in \[0, 1\)"),
         ({"sparsity": 1.0}, r"sparsity must be a share in \[0, 1\)"),
         ({"sparsity": 0.5, "block": "big"}, "unknown block 'big'"),
@@ -234,6 +248,36 @@ def test_divergence_is_reported_with_what_to_do() -> None:
         train(huge, TrainConfig(epochs=1))
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"model": nn.LSTM(3, 4)}, "model must be an edgernn SequenceModel, not LSTM; .*from_float"),
+        ({"data": "vowels"}, "data must be an edgernn Dataset, not str; see edgernn.data.load"),
+        ({"config": {"epochs": 3}}, "config must be an edgernn TrainConfig, not dict"),
+    ],
+)
+def test_foreign_arguments_are_refused(change: dict[str, Any], message: str) -> None:
+    data = some_data()
+    given: dict[str, Any] = {"model": some_model(data), "data": data, "config": TrainConfig(epochs=1)}
+    with pytest.raises(ValueError, match=message):
+        fit(**given | change)
+
+
+def test_other_class_names_are_refused() -> None:
+    data = some_data()
+    with pytest.raises(ValueError, match=r"data toy \(c, b, a\) are not those of the model \(a, b, c\)"):
+        train(replace(data, labels=("c", "b", "a")), TrainConfig(epochs=1), some_model(data))
+
+
+@pytest.mark.parametrize("validation", [0.25, 0.0])
+def test_numbers_too_large_for_integers_are_a_divergence(validation: float) -> None:
+    """Weights that float32 still holds, but whose scales no requantisation reaches."""
+    data = some_data()
+    config = TrainConfig(epochs=2, qat="w8a8", learning_rate=1e15, final_learning_rate=1e15, validation=validation)
+    with pytest.raises(ValueError, match=r"diverged in epoch 2: .*; lower learning_rate \(now 1e\+15\)"):
+        train(data, config)
+
+
 def test_a_place_that_cannot_be_written_is_refused_before_training(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     data = some_data()
@@ -266,3 +310,29 @@ def test_input_noise_follows_the_spread_of_each_channel() -> None:
     torch.testing.assert_close(noise.std(dim=(0, 1)), torch.tensor([0.5, 5.0, 0.05]), rtol=0.05, atol=0)
     assert torch.equal(_noisy(x, TrainingState.start(model, TrainConfig(seed=1))), x)
     assert not torch.equal(_noisy(x, state), noise)
+
+
+def test_the_average_is_the_exponential_moving_one() -> None:
+    model, expected = torch.nn.Linear(2, 1, bias=False), None
+    average = Average(0.5)
+    for step, value in enumerate((1.0, 3.0, -2.0, 8.0, 4.0)):
+        torch.nn.init.constant_(model.weight, value)
+        average.update(model)
+        decay = min(0.5, (1 + step) / (10 + step))
+        expected = value if expected is None else decay * expected + (1 - decay) * value
+    with average.applied(model):
+        assert model.weight.tolist() == [[pytest.approx(expected)] * 2]
+    assert model.weight.tolist() == [[4.0, 4.0]]
+
+
+def test_the_kept_weights_are_the_average_of_those_trained(tmp_path: Path) -> None:
+    data = some_data()
+    ends = []
+    for decay in (0.0, 0.9):
+        model = train(data, TrainConfig(epochs=4, validation=0.0, ema_decay=decay), out=tmp_path / str(decay))
+        tensors, _ = read_tensors(tmp_path / str(decay) / "checkpoint.safetensors", "edgernn.training_checkpoint")
+        ends.append((model.rnn.weight_hh_l0.detach().numpy(), tensors["model.rnn.weight_hh_l0"]))
+    (plain, trained), (averaged, trained_again) = ends
+    assert np.array_equal(plain, trained)
+    assert np.array_equal(trained, trained_again)  # averaging does not touch the path of the optimiser
+    assert not np.array_equal(averaged, trained)

@@ -33,28 +33,50 @@ class _Parser(argparse.ArgumentParser):
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command line and return its exit code; errors in the input become one line on stderr."""
+    _open_closed_streams()
+    verb = ""
     try:
         args = _parser().parse_args(argv)
+        verb = f" {args.verb}"
+        return _run(args)
     except SystemExit as end:
         return int(end.code or 0)
+    except KeyboardInterrupt as interrupt:
+        _complain(verb, str(interrupt) or "interrupted")
+        return 130
+
+
+def _run(args: argparse.Namespace) -> int:
     try:
         code = int(args.run(args))
         sys.stdout.flush()
         return code
-    except KeyboardInterrupt as interrupt:
-        _complain(args, str(interrupt) or "interrupted")
-        return 130
-    except BrokenPipeError:
-        # the reader of our output has gone (`| head`): Python must not complain again when it flushes stdout at exit
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except BrokenPipeError:  # the reader of our output has gone (`| head`)
+        _abandon_stdout()
         return 0
     except (ValueError, OSError, ImportError, MemoryError, RuntimeError) as error:
         if args.verbose:
             import traceback
 
             traceback.print_exc()
-        _complain(args, _explain(error))
+        _complain(f" {args.verb}", _explain(error))
+        try:
+            sys.stdout.flush()
+        except OSError:  # no room left for the output, perhaps
+            _abandon_stdout()
         return 2
+
+
+def _abandon_stdout() -> None:
+    """Let stdout lead nowhere: Python must not complain again when it flushes it at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _open_closed_streams() -> None:
+    """Let a standard stream that the caller closed (`>&-`) lead nowhere, before some other file gets its number."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_RDWR), mode))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -65,15 +87,15 @@ def _parser() -> argparse.ArgumentParser:
         module: Any = import_module(f".{name}", __name__)
         verb = verbs.add_parser(name, help=module.HELP, description=module.HELP, epilog=_EPILOG)
         module.add_arguments(verb)
-        verb.add_argument("-q", "--quiet", action="store_true", help="print errors alone")
+        verb.add_argument("-q", "--quiet", action="store_true", help=getattr(module, "QUIET", "print errors alone"))
         verb.add_argument("-v", "--verbose", action="store_true", help="more detail, and the traceback of an error")
-        verb.add_argument("--json", action="store_true", help="print one JSON object in place of tables")
+        verb.add_argument("--json", action="store_true", help=getattr(module, "JSON", "print one JSON object"))
         verb.set_defaults(run=module.run)
     return parser
 
 
-def _complain(args: argparse.Namespace, message: str) -> None:
-    print(f"edgernn {args.verb}: {' '.join(message.split())}", file=sys.stderr)
+def _complain(verb: str, message: str) -> None:
+    print(f"edgernn{verb}: {' '.join(message.split())}", file=sys.stderr)
 
 
 def _explain(error: Exception) -> str:

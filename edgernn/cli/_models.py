@@ -1,15 +1,19 @@
 """Opening what the command line names: models, data sets, and the files beside a model."""
 
 import argparse
+import hashlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from ._output import percent
 
 if TYPE_CHECKING:
     from ..data import Dataset
     from ..qmodel import QuantizedModel
+
+
+FLOAT_KEY: Final = "float_sha256"  # in a .ernn's provenance
 
 
 def find_dataset(args: argparse.Namespace, model: "QuantizedModel") -> "Dataset | None":
@@ -27,6 +31,7 @@ def find_dataset(args: argparse.Namespace, model: "QuantizedModel") -> "Dataset 
     dataset = load(chosen, seed)
     if dataset.input_size != model.input_size:
         raise ValueError(f"the data {chosen} have {dataset.input_size} channels, the model needs {model.input_size}")
+    dataset.check_labels(model.labels)
     return dataset
 
 
@@ -37,18 +42,22 @@ def require_dataset(args: argparse.Namespace, model: "QuantizedModel") -> "Datas
         known = model.provenance.get("data")
         why = f"{known} is not here" if known else "the model does not say which data it was trained on"
         raise ValueError(f"{why}; name the data with --data")
-    check_fit(dataset, model.input_size, model.output_size, model.task, "steps" if model.every_step else "last")
+    head = "steps" if model.every_step else "last"
+    check_fit(dataset, model.input_size, model.output_size, model.task, head, model.labels)
     return dataset
 
 
-def check_fit(dataset: "Dataset", input_size: int, output_size: int, task: str, head: str) -> None:
-    """Raise ValueError unless the data set has a model's inputs and targets."""
+def check_fit(
+    dataset: "Dataset", input_size: int, output_size: int, task: str, head: str, labels: tuple[str, ...]
+) -> None:
+    """Raise ValueError unless the data set has a model's inputs, targets and class names."""
     data = (dataset.input_size, dataset.output_size, dataset.task, dataset.head)
     if data != (input_size, output_size, task, head):
         found, needed = (
             f"{i} channels, {o} outputs, {t}, {h}" for i, o, t, h in (data, (input_size, output_size, task, head))
         )
         raise ValueError(f"the data {dataset.name} ({found}) do not fit the model ({needed})")
+    dataset.check_labels(labels)
 
 
 def headline(task: str) -> tuple[str, Callable[[float], str]]:
@@ -56,10 +65,25 @@ def headline(task: str) -> tuple[str, Callable[[float], str]]:
     return ("accuracy", percent) if task == "classification" else ("mae", lambda value: f"{value:.5g}")
 
 
-def float_file(model: Path) -> Path | None:
-    """The float model beside a quantised one, if there is one."""
-    path = model.with_suffix(".safetensors")
-    return path if path.is_file() else None
+def float_file(path: Path, model: "QuantizedModel") -> tuple[Path | None, list[str]]:
+    """(the float model beside a quantised one, if it is the one it was made from; notes on one that is not)."""
+    beside = path.with_suffix(".safetensors")
+    if not beside.is_file():
+        return None, []
+    recorded = model.provenance.get(FLOAT_KEY)
+    if recorded == sha256(beside):
+        return beside, []
+    why = "is of another model" if recorded else f"may be of another model ({path.name} does not say)"
+    return None, [f"{beside.name} beside it {why}: float figures are left out"]
+
+
+def sha256(path: Path) -> str:
+    """The checksum of a float model's file, by which the integers made from it know it again."""
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise ValueError(f"{path}: {error.strerror}") from None
 
 
 def check_folder(folder: Path) -> None:

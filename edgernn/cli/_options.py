@@ -2,13 +2,20 @@
 
 import argparse
 from pathlib import Path
+from typing import Final
+
+NOISE_MAX: Final = 10.0  # TrainConfig's; reading it there would import torch
+
+
+def model_file(text: str) -> Path:
+    path = Path(text)
+    if path.is_dir():
+        raise argparse.ArgumentTypeError(f"{text} is a folder; name a file in it, such as {path / 'model.ernn'}")
+    return path
 
 
 def positive_int(text: str) -> int:
-    try:
-        value = int(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"must be a whole number, not {text!r}") from None
+    value = _whole(text)
     if value < 1:
         raise argparse.ArgumentTypeError(f"must be at least 1, not {value}")
     return value
@@ -21,10 +28,17 @@ def positive_float(text: str) -> float:
     return value
 
 
-def not_negative_float(text: str) -> float:
+def seed(text: str) -> int:
+    value = _whole(text)
+    if not 0 <= value < 2**63:
+        raise argparse.ArgumentTypeError(f"must be 0 .. 2**63 - 1, not {value}")
+    return value
+
+
+def noise(text: str) -> float:
     value = _real(text)
-    if not 0 <= value < float("inf"):
-        raise argparse.ArgumentTypeError(f"must be finite and not negative, not {text}")
+    if not 0 <= value <= NOISE_MAX:
+        raise argparse.ArgumentTypeError(f"must be 0 .. {NOISE_MAX:g} standard deviations, not {text}")
     return value
 
 
@@ -56,7 +70,7 @@ def gates(text: str) -> dict[str, float]:
 
 
 def add_model(parser: argparse.ArgumentParser, what: str = "a quantised model (.ernn)") -> None:
-    parser.add_argument("model", type=Path, metavar="MODEL", help=what)
+    parser.add_argument("model", type=model_file, metavar="MODEL", help=what)
 
 
 def add_data(parser: argparse.ArgumentParser, why: str, *, required: bool = False) -> None:
@@ -64,7 +78,14 @@ def add_data(parser: argparse.ArgumentParser, why: str, *, required: bool = Fals
 
 
 def add_seed(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--seed", type=int, default=0, help="seed of everything random (default 0)")
+    parser.add_argument("--seed", type=seed, default=0, help="seed of everything random (default 0)")
+
+
+def _whole(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"must be a whole number, not {text!r}") from None
 
 
 def _real(text: str) -> float:

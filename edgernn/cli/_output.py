@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -15,7 +16,8 @@ def emit(args: argparse.Namespace, text: str, data: Mapping[str, Any]) -> None:
 
 
 def json_line(data: Mapping[str, Any]) -> str:
-    return json.dumps(data, default=_plain)
+    """One line of JSON; what is not finite is null, as JSON has no word for it."""
+    return json.dumps(_plain(data), allow_nan=False)
 
 
 def table(headers: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
@@ -51,5 +53,9 @@ def _is_number(cell: str) -> bool:
 
 def _plain(value: Any) -> Any:
     if hasattr(value, "tolist"):  # NumPy's arrays and numbers
-        return value.tolist()
-    raise TypeError(f"{type(value).__name__} cannot be printed as JSON")
+        value = value.tolist()
+    if isinstance(value, Mapping):
+        return {name: _plain(entry) for name, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(entry) for entry in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

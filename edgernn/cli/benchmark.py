@@ -27,7 +27,7 @@ def run(args: argparse.Namespace) -> int:
 
     model = QuantizedModel.load(args.model)
     dataset = require_dataset(args, model)
-    path = float_file(args.model)
+    path, notes = float_file(args.model, model)
     rows = benchmark(model, list(contenders(model, args.model, path)), dataset.test, args.sequences)
     absent = {name: engine.missing() for name, engine in ENGINES.items() if engine.missing() is not None}
     if path is not None and find_spec("torch") is None:
@@ -50,7 +50,8 @@ def run(args: argparse.Namespace) -> int:
     headers = ("runtime", first, "equals kernel", "bytes", "time/sequence", "time/step", "us/step")
     lines = [table(headers, cells), ""]
     lines.append(f"test part of {dataset.name}; times are ratios to {reference}, one thread, Python calls included")
+    lines += notes
     lines += [f"not installed: {name} ({command})" for name, command in absent.items()]
-    found = {"data": dataset.name, "reference": reference, "rows": [asdict(row) for row in rows], "missing": absent}
-    emit(args, "\n".join(lines), found)
+    found = {"data": dataset.name, "reference": reference, "rows": [asdict(row) for row in rows]}
+    emit(args, "\n".join(lines), found | {"missing": absent, "notes": notes})
     return 0 if all(row.equals_kernel is not False for row in rows) else 1

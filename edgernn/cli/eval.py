@@ -29,7 +29,7 @@ def run(args: argparse.Namespace) -> int:
 
     quantized = QuantizedModel.load(args.model)
     dataset = require_dataset(args, quantized)
-    path = float_file(args.model)
+    path, notes = float_file(args.model, quantized)
     missing = {} if path is None or find_spec("torch") is not None else {"torch": install_command("torch")}
     measured = {} if path is None or missing else _in_torch(path, dataset)
     measured["integers"] = evaluate(quantized, dataset.test)
@@ -41,10 +41,11 @@ def run(args: argparse.Namespace) -> int:
         for name, values in measured.items()
     ]
     lines = [table((f"test part of {dataset.name}", *metrics), rows)]
-    if path is None:
+    lines += notes
+    if path is None and not notes:
         lines.append(f"no float model beside {args.model}: {args.model.with_suffix('.safetensors').name} is missing")
     lines += [f"not installed: {name}, which would add the float rows ({how})" for name, how in missing.items()]
-    emit(args, "\n".join(lines), {"data": dataset.name, "models": measured, "missing": missing})
+    emit(args, "\n".join(lines), {"data": dataset.name, "models": measured, "missing": missing, "notes": notes})
     return 0
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ._models import check_folder, float_file
-from ._options import add_model, names
+from ._options import add_model, names, positive_int
 from ._output import emit, table
 
 if TYPE_CHECKING:
@@ -28,6 +28,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="sequence: whole sequences; step: one step, states as inputs and outputs; "
         "stream (TFLite): one step, states kept inside (default sequence,step)",
     )
+    parser.add_argument(
+        "--steps",
+        type=positive_int,
+        metavar="N",
+        help="sequence form for TFLite of exactly N steps, as TensorFlow Lite Micro needs it: MODEL_TN.tflite",
+    )
     parser.add_argument("-o", "--output", type=Path, metavar="DIR", help="folder to write into (default MODEL's)")
 
 
@@ -37,31 +43,36 @@ def run(args: argparse.Namespace) -> int:
 
     _check(args.format, FORMATS, "format")
     _check(args.form, FORMS, "form")
+    notes = _check_forms(args)
     model = QuantizedModel.load(args.model)
     folder = args.output or args.model.parent
-    contents = {folder / name: content for name, content in _exports(model, args)}
+    path, about_float = float_file(args.model, model) if "onnx" in args.format else (None, [])
+    notes += about_float
+    contents = {folder / name: content for name, content in _exports(model, path, args)}
     check_folder(folder)
     for path, content in contents.items():
         write_atomic(path, content)
     files = [{"path": str(path), "bytes": len(content)} for path, content in contents.items()]
-    emit(args, table(("file", "bytes"), [(file["path"], file["bytes"]) for file in files]), {"files": files})
+    lines = [table(("file", "bytes"), [(file["path"], file["bytes"]) for file in files]), *notes]
+    emit(args, "\n".join(lines), {"files": files, "notes": notes})
     return 0
 
 
-def _exports(model: "QuantizedModel", args: argparse.Namespace) -> Iterator[tuple[str, bytes]]:
-    """(name, content) of every file asked for."""
+def _exports(model: "QuantizedModel", path: Path | None, args: argparse.Namespace) -> Iterator[tuple[str, bytes]]:
+    """(name, content) of every file asked for; `path` is the float model."""
     from .. import export
-    from ..engines import export_path
+    from ..engines import export_path, fixed_path
     from ..floatmodel import FloatModel
 
     for form in args.form:
-        if "tflite" in args.format:
+        if "tflite" in args.format and form == "sequence" and args.steps:
+            yield fixed_path(args.model, args.steps).name, export.to_tflite(model, form, args.steps)
+        elif "tflite" in args.format:
             yield export_path(args.model, form, ".tflite").name, export.to_tflite(model, form)
         if "onnx" in args.format and form != "stream":
             yield export_path(args.model, form, ".onnx").name, export.to_onnx(model, form)
     if "onnx" in args.format:
         yield f"{args.model.stem}_weights.onnx", export.to_onnx(model, weights_only=True)
-        path = float_file(args.model)
         if path is not None:
             yield f"{args.model.stem}_float.onnx", export.float_to_onnx(FloatModel.load(path))
 
@@ -70,3 +81,14 @@ def _check(chosen: tuple[str, ...], known: tuple[str, ...], what: str) -> None:
     for name in chosen:
         if name not in known:
             raise ValueError(f"unknown {what} {name!r}; known are {', '.join(known)}")
+
+
+def _check_forms(args: argparse.Namespace) -> list[str]:
+    """Notes on forms that one of the formats lacks. Raises ValueError for a form that all of them lack, and --steps."""
+    if args.steps and not ("sequence" in args.form and "tflite" in args.format):
+        raise ValueError("--steps fixes the length of a TFLite sequence; it goes with --form sequence --format tflite")
+    if "stream" not in args.form or "onnx" not in args.format:
+        return []
+    if "tflite" not in args.format:
+        raise ValueError("stream is a TFLite form; add tflite to --format, or use the ONNX forms sequence and step")
+    return ["stream is a TFLite form: there is no ONNX file of it"]

@@ -1,11 +1,10 @@
 """inspect: what a file holds."""
 
 import argparse
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from ._options import add_data, add_seed
+from ._options import add_data, add_seed, model_file
 from ._output import emit, percent, table
 
 if TYPE_CHECKING:
@@ -19,14 +18,14 @@ HELP = "show what a .ernn, .safetensors, .tflite or .onnx file holds"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("model", type=Path, metavar="FILE", help="a .ernn, .safetensors, .tflite or .onnx file")
+    parser.add_argument("model", type=model_file, metavar="FILE", help="a .ernn, .safetensors, .tflite or .onnx file")
     add_data(parser, "count saturations on its test part (.ernn)")
     add_seed(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     kinds = {".ernn": _quantized, ".safetensors": _float, ".tflite": _exported, ".onnx": _exported}
-    show = kinds.get(args.model.suffix)
+    show = kinds.get(args.model.suffix.lower())
     if show is None:
         raise ValueError(f"{args.model}: not one of the files this can read: {', '.join(kinds)}")
     if args.data and show is not _quantized:
@@ -187,21 +186,47 @@ def _exported(args: argparse.Namespace) -> tuple[str, dict[str, Any]]:
     from .._artifacts import read_artifact
 
     artifact = read_artifact(args.model)
-    facts = {
+    maps = [_stored(name, artifact.constants[name], scale) for name, scale in artifact.weights.items()]
+    facts = dict(artifact.metadata) | {
         "inputs": list(artifact.inputs),
         "outputs": list(artifact.outputs),
         "operators": sum(artifact.operators.values()),
+        "weights": sum(entry["weights"] for entry in maps),
         "constant_bytes": sum(value.nbytes for value in artifact.constants.values()),
         "bytes": args.model.stat().st_size,
     }
     operators = dict(artifact.operators.most_common())
     largest = sorted(artifact.constants.items(), key=lambda item: -item[1].nbytes)
     shown = largest if args.verbose else largest[:12]
-    constants = [(name, str(value.dtype), "x".join(map(str, value.shape)), value.nbytes) for name, value in shown]
+    constants = [(name, str(value.dtype), _shape(value.shape), value.nbytes) for name, value in shown]
+    headers = ("weights", "type", "shape", "zeros", "smallest scale", "largest scale", "bytes")
+    rows = [
+        (entry["name"], entry["type"], _shape(entry["shape"]), percent(entry["zeros"]), *scale, entry["bytes"])
+        for entry in maps
+        for scale in [entry["weight_scale"] or (None, None)]
+    ]
     parts = [
+        *([table(headers, rows)] if rows else []),
         table(("operator", "count"), operators.items()),
         table(("largest constants", "type", "shape", "bytes"), constants),
         _lines(facts),
     ]
     sizes = {name: value.nbytes for name, value in largest}
-    return "\n\n".join(parts), facts | {"operator_counts": operators, "constants": sizes}
+    return "\n\n".join(parts), facts | {"maps": maps, "operator_counts": operators, "constants": sizes}
+
+
+def _stored(name: str, weight: "npt.NDArray[np.generic]", scale: "npt.NDArray[np.generic] | None") -> dict[str, Any]:
+    """A weight matrix as an exported file holds it: LiteRT's with axes of length 1, ONNX's perhaps transposed."""
+    return {
+        "name": name,
+        "type": str(weight.dtype),
+        "shape": list(weight.shape),
+        "weights": weight.size,
+        "zeros": float((weight == 0).mean()),
+        "weight_scale": None if scale is None else [float(scale.min()), float(scale.max())],
+        "bytes": weight.nbytes + (0 if scale is None else scale.nbytes),
+    }
+
+
+def _shape(shape: Sequence[int]) -> str:
+    return "x".join(map(str, shape))

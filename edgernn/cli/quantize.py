@@ -26,17 +26,18 @@ def run(args: argparse.Namespace) -> int:
     from ..nn import SequenceModel
     from ..quantize import QuantConfig, calibrate, convert, is_prepared, prepare
     from ..train import evaluate
-    from ._models import check_fit, headline
+    from ._models import FLOAT_KEY, check_fit, headline, sha256
 
     model = SequenceModel.load(args.model)
     if is_prepared(model):
         raise ValueError(f"{args.model}: already quantised in training; its integers are in the .ernn beside it")
     dataset = load(args.data, args.seed)
-    check_fit(dataset, model.rnn.input_size, model.output_size, model.task, model.head_kind)
+    check_fit(dataset, model.rnn.input_size, model.output_size, model.task, model.head_kind, model.labels)
     before = evaluate(model, dataset.test)
     prepare(model, QuantConfig.parse(args.scheme, per_channel=not args.per_tensor))
     calibrate(model, torch.from_numpy(dataset.train.x), torch.from_numpy(dataset.train.lengths), args.method)
-    quantized = convert(model, {"data": args.data, "seed": args.seed, "quantized": f"after training, {args.method}"})
+    made_by = {"data": args.data, "seed": args.seed, "quantized": f"after training, {args.method}"}
+    quantized = convert(model, made_by | {FLOAT_KEY: sha256(args.model)})
     output = args.output or args.model.with_suffix(".ernn")
     quantized.save(output)
     after = evaluate(quantized, dataset.test)

@@ -12,6 +12,8 @@ from ._output import json_line
 if TYPE_CHECKING:
     from ..qmodel import IntArray, QuantizedModel
 
+QUIET = "no effect: predictions and errors are all it prints"
+JSON = "print one JSON object a row"
 HELP = "predict from the rows of a CSV, a .npy or stdin, one step and one line at a time"
 
 
@@ -30,16 +32,15 @@ def run(args: argparse.Namespace) -> int:
     stepper = select([args.engine])[0].stream(model)
     predict = _classify if model.task == "classification" and model.head is not None else _values
     result: dict[str, Any] | None = None
+    source = "stdin" if args.input == "-" else args.input
     for number, row in enumerate(_rows(args.input), 1):
         if len(row) != model.input_size:
-            raise ValueError(
-                f"{args.input}, row {number}: {len(row)} numbers, the model has {model.input_size} channels"
-            )
+            raise ValueError(f"{source}, row {number}: {len(row)} numbers, the model has {model.input_size} channels")
         result = predict(model, stepper.step(model.quantize_input(row)))
         if not args.last:
             _print(args, result)
     if result is None:
-        raise ValueError(f"{args.input}: holds no rows of numbers")
+        raise ValueError(f"{source}: holds no rows of numbers")
     if args.last:
         _print(args, result)
     return 0
@@ -48,7 +49,13 @@ def run(args: argparse.Namespace) -> int:
 def _rows(source: str) -> Iterator[Any]:
     from ..data import iter_rows, read_sequence
 
-    yield from iter_rows(sys.stdin, "stdin") if source == "-" else read_sequence(Path(source))
+    if source != "-":
+        yield from read_sequence(Path(source))
+        return
+    try:
+        yield from iter_rows(sys.stdin, "stdin")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"stdin: cannot be read as text ({error})") from None
 
 
 def _classify(model: "QuantizedModel", y: "IntArray") -> dict[str, Any]:

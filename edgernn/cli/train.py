@@ -4,12 +4,28 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ._options import add_data, add_seed, fraction, gates, not_negative_float, positive_float, positive_int
+from ._options import add_data, add_seed, fraction, gates, noise, positive_float, positive_int
 from ._output import emit, percent, table
 
 if TYPE_CHECKING:
     from ..data import Dataset
     from ..nn import SequenceModel
+    from ..train import TrainConfig
+
+# What this verb and `export` write into a folder: of another model once a new training begins there.
+_OUTPUTS = (
+    "model.ernn",
+    "model.safetensors",
+    "metrics.json",
+    "model.tflite",
+    "model_step.tflite",
+    "model_stream.tflite",
+    "model_T[0-9]*.tflite",
+    "model.onnx",
+    "model_step.onnx",
+    "model_float.onnx",
+    "model_weights.onnx",
+)
 
 HELP = "train a model, with pruning and quantisation-aware training where asked for"
 
@@ -35,7 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--learning-rate", type=positive_float, default=0.01, metavar="LR", help="(default 0.01)")
     parser.add_argument(
         "--noise",
-        type=not_negative_float,
+        type=noise,
         default=0.0,
         metavar="S",
         help="noise added to inputs in training, in standard deviations (default 0; helps small data sets)",
@@ -48,12 +64,71 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     from ..data import load
     from ..quantize import convert
-    from ..train import TrainConfig, fit
-    from ._models import check_folder
+    from ..train import fit
+    from ._models import FLOAT_KEY, check_folder, sha256
 
+    _check(args)
+    config = _config(args)
+    dataset = load(args.data, args.seed)
+    model = _build(args, dataset)
+    config.schedule.check(model)
+    folder = args.output or Path("runs") / f"{Path(args.data).name}-{args.cell}-{args.hidden}"
+    notes = []
+    if not args.resume:
+        check_folder(folder)
+        notes = _clear(folder)
+        if not (args.quiet or args.json):
+            print(*notes, sep="\n", end="\n" * len(notes), flush=True)
+    try:
+        history = fit(model, dataset, config, folder, args.resume, progress=not (args.quiet or args.json))
+    except KeyboardInterrupt as interrupt:
+        raise KeyboardInterrupt(str(interrupt).replace("resume=True", "--resume")) from None
+    provenance = {"data": args.data, "seed": args.seed, "epochs": args.epochs}
+    model.save(folder / "model.safetensors", provenance)
+    files = ["model.safetensors"]
+    if config.qat is not None:
+        provenance[FLOAT_KEY] = sha256(folder / "model.safetensors")
+        convert(model, provenance).save(folder / "model.ernn")
+        files.append("model.ernn")
+    sizes = {name: (folder / name).stat().st_size for name in files}
+    metrics = history.metrics
+    found = metrics | {"output": str(folder), "bytes": sizes, "notes": notes}
+    emit(args, _text(metrics, sizes, dataset, folder), found)
+    return 0
+
+
+def _check(args: argparse.Namespace) -> None:
+    """Raise ValueError for options that do not go together, in the words of the command line."""
     if args.reset_before and args.cell != "gru":
         raise ValueError(f"--reset-before is a GRU variant, the cell is {args.cell}")
-    config = TrainConfig(
+    if args.dropout and args.layers == 1:
+        raise ValueError("--dropout acts between layers; give --layers 2 or more")
+    for name, given in (("--per-tensor", args.per_tensor), ("--learn-scales", args.learn_scales)):
+        if given and args.qat == "none":
+            raise ValueError(f"{name} is about integers; give --qat w8a8 or w8a16 with it, or leave it out")
+    if args.gates and args.block == "unit":
+        raise ValueError("--gates needs --block element or ROWSxCOLUMNS such as 4x1: a unit block spans all gates")
+
+
+def _clear(folder: Path) -> list[str]:
+    """Remove what an earlier training and its exports left in the folder; one note on what was there."""
+    from ..train.checkpoint import epochs_done
+    from ..train.loop import CHECKPOINT_NAME
+
+    found = [path for pattern in _OUTPUTS for path in sorted(folder.glob(pattern)) if path.is_file()]
+    parts = [f"removed {', '.join(path.name for path in found)} of the former model"] if found else []
+    done, epochs = epochs_done(folder / CHECKPOINT_NAME)
+    if 0 < done < epochs:
+        parts.append(f"overwriting a training stopped after epoch {done} of {epochs} (--resume would have gone on)")
+    for path in found:
+        path.unlink()
+    return [f"{folder}: {'; '.join(parts)}"] if parts else []
+
+
+def _config(args: argparse.Namespace) -> "TrainConfig":
+    from ..train import TrainConfig
+
+    return TrainConfig(
         epochs=args.epochs,
         batch_size=args.batch_size,
         learning_rate=args.learning_rate,
@@ -66,21 +141,6 @@ def run(args: argparse.Namespace) -> int:
         block=args.block,
         gates=args.gates,
     )
-    dataset = load(args.data, args.seed)
-    model = _build(args, dataset)
-    folder = args.output or Path("runs") / f"{Path(args.data).name}-{args.cell}-{args.hidden}"
-    check_folder(folder)
-    history = fit(model, dataset, config, folder, args.resume, progress=not (args.quiet or args.json))
-    provenance = {"data": args.data, "seed": args.seed, "epochs": args.epochs}
-    model.save(folder / "model.safetensors", provenance)
-    files = ["model.safetensors"]
-    if config.qat is not None:
-        convert(model, provenance).save(folder / "model.ernn")
-        files.append("model.ernn")
-    sizes = {name: (folder / name).stat().st_size for name in files}
-    metrics = history.metrics
-    emit(args, _text(metrics, sizes, dataset, folder), metrics | {"output": str(folder), "bytes": sizes})
-    return 0
 
 
 def _build(args: argparse.Namespace, dataset: "Dataset") -> "SequenceModel":

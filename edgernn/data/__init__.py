@@ -29,8 +29,11 @@ def load(name: str | Path, seed: int = 0) -> Dataset:
     """The data set called `name` ("vowels", "battery", "ecg"), or the one in the folder `name`.
 
     `seed` decides what is random: the simulated cells and hearts, and the split of a folder without train/ and test/.
-    Raises ValueError for an unknown name, a folder of no known layout, and anything wrong in its files.
+    Raises ValueError for an unknown name, a folder of no known layout, anything wrong in its files, and a seed outside
+    0 .. 2**63 - 1.
     """
+    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**63:
+        raise ValueError(f"seed must be a whole number in 0 .. 2**63 - 1, not {seed!r}")
     if name == "vowels":
         return load_vowels()
     if name == "battery":

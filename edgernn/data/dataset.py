@@ -1,5 +1,6 @@
 """What a data set is: padded sequences with their lengths and targets, in two parts, checked when they are made."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -112,6 +113,17 @@ class Dataset:
     def output_size(self) -> int:
         """The number of classes, or of real targets."""
         return len(self.labels) or int(self.train.y.shape[-1])
+
+    def check_labels(self, labels: Sequence[str]) -> None:
+        """Raise ValueError when a model's classes have other names, or the same names in another order.
+
+        A model without labels fits: it has no names to compare.
+        """
+        if self.labels and labels and tuple(labels) != self.labels:
+            raise ValueError(
+                f"the classes of the data {self.name} ({', '.join(self.labels)}) are not those of the model "
+                f"({', '.join(labels)}), in this order"
+            )
 
     def _check_targets(self, split: Split) -> None:
         per_step = self.head == "steps"

@@ -26,6 +26,9 @@ def load_path(path: str | Path, seed: int = 0) -> Dataset:
     path = Path(path)
     if path.is_file() and path.name.endswith(TRAIN_SUFFIX):
         return load_ts(path)
+    if path.is_file() and path.name.endswith(TEST_SUFFIX):
+        train = path.name.removesuffix(TEST_SUFFIX) + TRAIN_SUFFIX
+        raise ValueError(f"{path}: this is the test part; name the training part beside it, {train}")
     if not path.is_dir():
         raise ValueError(f"{path}: not a folder; {LAYOUTS}")
     if (path / "train" / "Inertial Signals").is_dir():

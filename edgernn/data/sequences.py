@@ -9,6 +9,9 @@ from .dataset import FloatArray
 
 SUFFIXES = (".csv", ".npy")
 
+_MISSING = ("", "-", "--", "?", ".", "na", "n/a", "#n/a", "nan", "nil", "none", "null", "missing")
+_TAB = "\t"
+_SEPARATORS = {";": "';'", _TAB: "tabs", " ": "blanks"}
 _LARGEST = float(np.finfo(np.float32).max)
 
 
@@ -47,21 +50,29 @@ def read_lines(path: Path) -> list[str]:
 def iter_rows(lines: Iterable[str], source: str) -> Iterator[FloatArray]:
     """float32 [I] for every line of comma-separated numbers, as the lines come; `source` names them in errors.
 
-    Blank lines are skipped, and so is the first line when no field of it is a number. Raises ValueError for a row of
-    another length than the first, a field that is not a number, and NaN or infinite values.
+    Blank lines are skipped, and so is a first line of names: no field of it is a number, empty or a missing value. A
+    byte order mark is taken off. Raises ValueError for other separators than commas, a row of another length than the
+    first, a field that is not a number, and NaN or infinite values.
     """
-    columns, header = 0, True
+    columns = 0
     for number, line in enumerate(lines, 1):
-        if not line.strip():
+        text = line.removeprefix("\ufeff") if number == 1 else line
+        if not text.strip():
             continue
-        fields = line.split(",")
-        if header:
-            header, columns = False, len(fields)
+        fields, place = text.split(","), f"{source}, line {number}"
+        if not columns:
+            columns = len(fields)
             if not any(_is_number(field) for field in fields):
+                _check_names(text, fields, place)
                 continue
-        if len(fields) != columns:
-            raise ValueError(f"{source}, line {number}: {len(fields)} fields, the lines before have {columns}")
-        yield parse_numbers(fields, f"{source}, line {number}")
+        try:
+            if len(fields) != columns:
+                raise ValueError(f"{place}: {len(fields)} fields, the lines before have {columns}")
+            row = parse_numbers(fields, place)
+        except ValueError:
+            _check_separator(text, place)  # the likelier cause, and the plainer words
+            raise
+        yield row
 
 
 def parse_numbers(fields: list[str], place: str) -> FloatArray:
@@ -69,12 +80,35 @@ def parse_numbers(fields: list[str], place: str) -> FloatArray:
     values = np.empty(len(fields))
     for index, field in enumerate(fields):
         try:
+            if "_" in field:
+                raise ValueError  # float takes 1_000
             values[index] = float(field)
         except ValueError:
             raise ValueError(f"{place}: {field.strip()!r} is not a number") from None
         if not abs(values[index]) <= _LARGEST:
             raise ValueError(f"{place}: {field.strip()!r} is not a finite float32 value; remove or fill such values")
     return values.astype(np.float32)
+
+
+def _check_names(line: str, fields: list[str], place: str) -> None:
+    """Raise ValueError for a first line without numbers that does not hold the names of channels either."""
+    _check_separator(line, place)
+    if "," not in line and (";" in line or "\t" in line):
+        raise ValueError(f"{place}: fields are separated by {_SEPARATORS[';' if ';' in line else _TAB]}: use commas")
+    for field in fields:
+        if field.strip().strip('"').lower() in _MISSING:
+            raise ValueError(f"{place}: {field.strip()!r} is a missing value, neither a number nor a channel's name")
+
+
+def _check_separator(line: str, place: str) -> None:
+    """Raise ValueError for numbers that are separated by something else than commas, with points or decimal commas."""
+    for separator, name in _SEPARATORS.items():
+        parts = [part for part in line.strip().split(separator) if part.strip()]
+        if len(parts) > 1 and all(_is_number(part.replace(",", ".")) for part in parts):
+            decimals = (
+                " and decimals are marked by ',': use commas and decimal points" if "," in line else ": use commas"
+            )
+            raise ValueError(f"{place}: fields are separated by {name}{decimals}")
 
 
 def _header(lines: list[str]) -> tuple[str, ...]:

@@ -24,6 +24,7 @@ def save(path: Path, state: TrainingState, data: Dataset) -> None:
     bests = {"best": state.best, "best_float": state.best_float}
     for name, best in bests.items():
         tensors |= {} if best is None else _prefixed(f"{name}.", best.weights)
+    tensors |= _prefixed("average.", state.average.values)
     for index, moments in state.optimizer.state_dict()["state"].items():
         tensors |= _prefixed(f"optimizer.{index}.", moments)
     tensors |= _prefixed("rng.", {"shuffle": state.shuffle.get_state(), "torch": torch.get_rng_state()})
@@ -32,6 +33,7 @@ def save(path: Path, state: TrainingState, data: Dataset) -> None:
         "epoch": state.epoch,
         "prepared": is_prepared(state.model),
         "records": state.records,
+        "averaged_steps": state.average.steps,
         "bests": {name: None if best is None else [best.epoch, best.loss] for name, best in bests.items()},
         **identity(state, data),
     }
@@ -52,6 +54,15 @@ def restore(path: Path, state: TrainingState, data: Dataset) -> None:
         _restore(state, tensors, header)
     except (KeyError, TypeError, AttributeError, IndexError, RuntimeError) as error:
         raise ValueError(f"{path}: does not hold what a checkpoint needs ({error!r}); train anew") from None
+
+
+def epochs_done(path: Path) -> tuple[int, int]:
+    """(epochs done, epochs in all) of the run that left a checkpoint; zeros where there is none that can be read."""
+    try:
+        header = read_tensors(path, FILE_FORMAT)[1]
+        return int(header["epoch"]), int(header["config"]["epochs"])
+    except (ValueError, KeyError, TypeError):
+        return 0, 0
 
 
 def identity(state: TrainingState, data: Dataset) -> dict[str, dict[str, Any]]:
@@ -108,6 +119,7 @@ def _restore(state: TrainingState, tensors: Tensors, header: Mapping[str, Any]) 
         index, _, moment = name.partition(".")
         moments.setdefault(int(index), {})[moment] = value
     state.optimizer.load_state_dict({"state": moments, "param_groups": state.optimizer.state_dict()["param_groups"]})
+    state.average.values, state.average.steps = _taken("average.", tensors), int(header["averaged_steps"])
     random = _taken("rng.", tensors)
     state.shuffle.set_state(random["shuffle"])
     torch.set_rng_state(random["torch"])

@@ -15,22 +15,26 @@ Phase = Literal["float", "prune", "sparse", "qat"]
 PRUNE_START: Final = 0.2
 PRUNE_END: Final = 0.6
 
+INPUT_NOISE_MAX: Final = 10.0  # standard deviations: more leaves nothing of the signal
+
 
 @dataclass(frozen=True)
 class TrainConfig:
     """Options of `fit`; they are stored in its checkpoints and metrics.
 
     learning_rate falls along a cosine to final_learning_rate. clip_norm bounds the norm of all gradients together.
-    weight_decay is AdamW's (decoupled; on matrices only). input_noise adds Gaussian noise to the training inputs, in
-    standard deviations of each channel: it keeps small data sets from being learned by heart. validation is the share
-    of the training sequences held back to choose the best epoch (0: none, the last epoch is kept). qat names a scheme
-    ("w8a8", "w8a16"), None trains in float; per_channel and learn_scales go with it, see QuantConfig. sparsity, block
-    and gates are those of `prune_`.
+    weight_decay is AdamW's (decoupled; on matrices only). ema_decay is that of the running average of the weights,
+    which is what is evaluated and kept (0: the weights themselves). input_noise adds Gaussian noise to the training
+    inputs, in standard deviations of each channel: it keeps small data sets from being learned by heart. validation is
+    the share of the training sequences held back to choose the best epoch (0: none, the last epoch is kept). qat names
+    a scheme ("w8a8", "w8a16"), None trains in float; per_channel and learn_scales go with it, see QuantConfig.
+    sparsity, block and gates are those of `prune_`.
 
     The phases are fixed: float up to PRUNE_START of the epochs, the ramp up to PRUNE_END, then qat (or sparse, when qat
     is None). Without pruning the float phase lasts up to PRUNE_END, or to the end when there is no qat either.
 
-    Raises ValueError for values out of range, for options of qat without qat, and for fewer epochs than phases.
+    Raises ValueError for values of a wrong type or out of range, for options of qat without qat, and for fewer epochs
+    than phases.
     """
 
     epochs: int = 60
@@ -39,6 +43,7 @@ class TrainConfig:
     final_learning_rate: float = 0.0005
     clip_norm: float = 1.0
     weight_decay: float = 0.0
+    ema_decay: float = 0.98
     input_noise: float = 0.0
     validation: float = 0.15
     seed: int = 0
@@ -50,20 +55,14 @@ class TrainConfig:
     gates: Mapping[str, float] | None = None
 
     def __post_init__(self) -> None:
-        for name, lowest in (("epochs", 1), ("batch_size", 1), ("seed", 0)):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < lowest:
-                raise ValueError(f"{name} must be a whole number of at least {lowest}, not {value!r}")
-        for name in ("learning_rate", "final_learning_rate", "clip_norm"):
-            value = getattr(self, name)
-            if not (math.isfinite(value) and value > 0):
-                raise ValueError(f"{name} must be positive and finite, not {value!r}")
-        for name in ("weight_decay", "input_noise"):
-            value = getattr(self, name)
-            if not (math.isfinite(value) and value >= 0):
-                raise ValueError(f"{name} must be finite and not negative, not {value!r}")
-        if not 0 <= self.validation < 1:
-            raise ValueError(f"validation must be a share in [0, 1), not {self.validation!r}")
+        self._check_numbers()
+        for name in ("per_channel", "learn_scales"):
+            if not isinstance(getattr(self, name), bool):
+                raise ValueError(f"{name} must be True or False, not {getattr(self, name)!r}")
+        if not isinstance(self.qat, str | None):
+            raise ValueError(f"qat must be None or the name of a scheme such as 'w8a8', not {self.qat!r}")
+        if not isinstance(self.gates, Mapping | None):
+            raise ValueError(f"gates must be None or shares by gate such as {{'r': 0.5}}, not {self.gates!r}")
         self.schedule  # noqa: B018 (checks sparsity, block and gates)
         if self.epochs < len(self.phases_used):
             phases = ", ".join(self.phases_used)
@@ -71,6 +70,24 @@ class TrainConfig:
         self.quantization  # noqa: B018 (checks qat)
         if self.qat is None and (self.learn_scales or not self.per_channel):
             raise ValueError("per_channel=False and learn_scales go with qat; give qat='w8a8' too, or leave them out")
+
+    def _check_numbers(self) -> None:
+        for name, lowest in (("epochs", 1), ("batch_size", 1), ("seed", 0)):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or value < lowest:
+                raise ValueError(f"{name} must be a whole number of at least {lowest}, not {value!r}")
+        if self.seed >= 2**63:
+            raise ValueError(f"seed must be below 2**63, not {self.seed}")
+        for name in ("learning_rate", "final_learning_rate", "clip_norm"):
+            if not 0 < _real(getattr(self, name)) < math.inf:
+                raise ValueError(f"{name} must be positive and finite, not {getattr(self, name)!r}")
+        if not 0 <= _real(self.weight_decay) < math.inf:
+            raise ValueError(f"weight_decay must be finite and not negative, not {self.weight_decay!r}")
+        if not 0 <= _real(self.input_noise) <= INPUT_NOISE_MAX:
+            raise ValueError(f"input_noise must be 0 .. {INPUT_NOISE_MAX:g}, not {self.input_noise!r}")
+        for name in ("validation", "ema_decay"):
+            if not 0 <= _real(getattr(self, name)) < 1:
+                raise ValueError(f"{name} must be a share in [0, 1), not {getattr(self, name)!r}")
 
     def as_dict(self) -> dict[str, Any]:
         """The options as JSON holds them."""
@@ -114,3 +131,8 @@ class TrainConfig:
         """The cosine from learning_rate (progress 0) to final_learning_rate (progress 1)."""
         span = self.learning_rate - self.final_learning_rate
         return self.final_learning_rate + span * (1 + math.cos(math.pi * progress)) / 2
+
+
+def _real(value: Any) -> float:
+    """The value, or NaN (which lies in no range) when it is not a real number."""
+    return value if isinstance(value, int | float) and not isinstance(value, bool) else math.nan

@@ -1,8 +1,10 @@
 """fit: a plain training loop in phases (float, pruning ramp, integers), checkpointed after every epoch."""
 
+import contextlib
 import json
 import math
 import time
+from collections.abc import Iterator
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -20,7 +22,7 @@ from . import checkpoint
 from .config import TrainConfig
 from .losses import batch_loss, counted
 from .metrics import evaluate
-from .state import History, Record, TrainingState, load_best
+from .state import Best, History, Record, TrainingState, load_best
 
 CHECKPOINT_NAME = "checkpoint.safetensors"
 METRICS_NAME = "metrics.json"
@@ -50,8 +52,8 @@ def fit(
     Raises ValueError when model, data and config do not fit together, when training diverges, when `out` cannot be
     written, or when a checkpoint to resume from is missing, damaged or of another run.
     """
-    config = config or TrainConfig()
-    _check(model, data, resume, out)
+    config = TrainConfig() if config is None else config
+    _check(model, data, config, resume, out)
     config.schedule.check(model)
     state = TrainingState.start(model, config)
     path = None if out is None else Path(out) / CHECKPOINT_NAME
@@ -67,7 +69,15 @@ def fit(
     return history
 
 
-def _check(model: SequenceModel, data: Dataset, resume: bool, out: str | Path | None) -> None:
+def _check(model: SequenceModel, data: Dataset, config: TrainConfig, resume: bool, out: str | Path | None) -> None:
+    wanted: list[tuple[str, Any, type, str]] = [
+        ("model", model, SequenceModel, "see SequenceModel and SequenceModel.from_float"),
+        ("data", data, Dataset, "see edgernn.data.load"),
+        ("config", config, TrainConfig, "see TrainConfig"),
+    ]
+    for name, value, kind, where in wanted:
+        if not isinstance(value, kind):
+            raise ValueError(f"{name} must be an edgernn {kind.__name__}, not {type(value).__name__}; {where}")
     facts = {
         "task": (model.task, data.task),
         "head": (model.head_kind, data.head),
@@ -77,6 +87,7 @@ def _check(model: SequenceModel, data: Dataset, resume: bool, out: str | Path | 
     for name, (of_model, of_data) in facts.items():
         if of_model != of_data:
             raise ValueError(f"the model's {name} is {of_model!r}, the data set {data.name!r} needs {of_data!r}")
+    data.check_labels(model.labels)
     if model.head.weight.device.type != "cpu":
         raise ValueError(f"the model is on {model.head.weight.device}; fit trains on the CPU: call model.cpu() first")
     if resume and out is None:
@@ -93,7 +104,8 @@ def _train(state: TrainingState, data: Dataset, path: Path | None, progress: boo
     try:
         with bar:
             while state.epoch < config.epochs:
-                record = _epoch(state, train, validation)
+                with _divergence(state, state.epoch):
+                    record = _epoch(state, train, validation)
                 state.records.append(record)
                 state.epoch += 1
                 if path is not None:
@@ -114,15 +126,22 @@ def _epoch(state: TrainingState, train: Split, validation: Split | None) -> Reco
         state.prepare()
         _calibrate(model, train)
     loss = _optimise(state, train)
-    record: Record = {"epoch": state.epoch, "phase": phase, "loss": loss, "sparsity": sparsity(model)["overall"]}
+    with state.average.applied(model):
+        record = {"epoch": state.epoch, "phase": phase, "loss": loss, "sparsity": sparsity(model)["overall"]}
+        return record | _validate(state, validation) | {"seconds": time.perf_counter() - started}
+
+
+def _validate(state: TrainingState, validation: Split | None) -> Record:
     if validation is None:
         state.consider(-float(state.epoch))  # nothing to compare: the latest is kept
-    else:
-        metrics = evaluate(convert(model) if is_prepared(model) else model, validation)
-        state.consider(metrics["loss"])
-        names = ("accuracy", "macro_f1", "mae", "rmse", "loss")
-        record["validation"] = {name: metrics[name] for name in names if name in metrics}
-    return record | {"seconds": time.perf_counter() - started}
+        return {}
+    model = state.model
+    metrics = evaluate(convert(model) if is_prepared(model) else model, validation)
+    if not math.isfinite(metrics["loss"]):
+        raise ValueError(f"validation loss {metrics['loss']}")
+    state.consider(metrics["loss"])
+    names = ("accuracy", "macro_f1", "mae", "rmse", "loss")
+    return {"validation": {name: metrics[name] for name in names if name in metrics}}
 
 
 def _calibrate(model: SequenceModel, train: Split) -> None:
@@ -149,8 +168,10 @@ def _optimise(state: TrainingState, train: Split) -> float:
         optimizer.zero_grad()
         torch.autograd.backward(loss)
         norm = torch.nn.utils.clip_grad_norm_(model.parameters(), config.clip_norm)
-        _check_finite(float(loss.detach()), float(norm), state)
+        if not (math.isfinite(float(loss.detach())) and math.isfinite(float(norm))):
+            raise ValueError(f"loss {float(loss.detach())}, gradient norm {float(norm)}")
         optimizer.step()
+        state.average.update(model)
         total += float(loss.detach()) * len(rows)
     model.eval()
     return total / len(x)
@@ -163,28 +184,26 @@ def _noisy(x: Tensor, state: TrainingState) -> Tensor:
     return x + state.config.input_noise * state.model.input_std * torch.randn(x.shape, generator=state.shuffle)
 
 
-def _check_finite(loss: float, norm: float, state: TrainingState) -> None:
-    if not (math.isfinite(loss) and math.isfinite(norm)):
+@contextlib.contextmanager
+def _divergence(state: TrainingState, epoch: int) -> Iterator[None]:
+    """Say what helps: after the checks before training, a ValueError comes from numbers that have grown too large."""
+    try:
+        yield
+    except ValueError as error:
         raise ValueError(
-            f"training diverged in epoch {state.epoch + 1}: loss {loss}, gradient norm {norm}; lower learning_rate "
-            f"(now {state.config.learning_rate}) or clip_norm (now {state.config.clip_norm}), and check that the model "
+            f"training diverged in epoch {epoch + 1}: {error}; lower learning_rate (now "
+            f"{state.config.learning_rate:g}) or clip_norm (now {state.config.clip_norm:g}), and check that the model "
             "normalises its input (input_mean, input_std)"
-        )
+        ) from None
 
 
 def _finish(state: TrainingState, data: Dataset) -> History:
     """Load the best weights into the model and measure everything on the test part."""
     assert state.best is not None
     assert state.best_float is not None
-    model, config, quantizer = state.model, state.config, state.model.quantizer
-    load_best(model, state.best_float, None)
-    measured: dict[str, Any] = {"float": evaluate(model, data.test)}
-    load_best(model, state.best, quantizer)
-    if is_prepared(model):
-        measured["fake_quant"] = evaluate(model, data.test)
-        measured["integer"] = evaluate(convert(model), data.test)
-    elif config.prunes:
-        measured["sparse"] = evaluate(model, data.test)
+    model, config = state.model, state.config
+    with _divergence(state, state.best.epoch):
+        measured = _measure(state, data.test, state.best, state.best_float)
     seconds = dict.fromkeys(config.phases_used, 0.0)
     for record in state.records:
         seconds[record["phase"]] += record["seconds"]
@@ -197,6 +216,23 @@ def _finish(state: TrainingState, data: Dataset) -> History:
         "config": config.as_dict(),
     }
     return History(deepcopy(state.records), metrics)
+
+
+def _measure(state: TrainingState, test: Split, best: Best, best_float: Best) -> dict[str, Any]:
+    """The metrics on `test` of the best weights in float and of the best ones of all, which the model keeps."""
+    model, quantizer = state.model, state.model.quantizer
+    load_best(model, best_float, None)
+    measured = {"float": evaluate(model, test)}
+    load_best(model, best, quantizer)
+    if is_prepared(model):
+        measured["fake_quant"] = evaluate(model, test)
+        measured["integer"] = evaluate(convert(model), test)
+    elif state.config.prunes:
+        measured["sparse"] = evaluate(model, test)
+    for kind, metrics in measured.items():
+        if not math.isfinite(metrics["loss"]):
+            raise ValueError(f"test loss {metrics['loss']} ({kind})")
+    return measured
 
 
 def _postfix(record: Record) -> dict[str, Any]:

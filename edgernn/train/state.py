@@ -8,6 +8,7 @@ from torch import Tensor
 
 from ..nn import SequenceModel
 from ..quantize import ModelQuantizer, prepare
+from .averaging import Average
 from .config import TrainConfig
 
 Record = dict[str, Any]
@@ -38,6 +39,7 @@ class TrainingState:
     config: TrainConfig
     shuffle: torch.Generator
     optimizer: torch.optim.AdamW
+    average: Average
     epoch: int = 0
     records: list[Record] = field(default_factory=list)
     best: Best | None = None
@@ -47,7 +49,7 @@ class TrainingState:
     def start(cls, model: SequenceModel, config: TrainConfig) -> "TrainingState":
         generator = torch.Generator()
         generator.manual_seed(config.seed)
-        return cls(model, config, generator, make_optimizer(model, config))
+        return cls(model, config, generator, make_optimizer(model, config), Average(config.ema_decay))
 
     def prepare(self) -> None:
         """Go over to integers: learned scales are new parameters, so the optimiser is made anew."""
@@ -56,7 +58,7 @@ class TrainingState:
         self.optimizer = make_optimizer(self.model, self.config)
 
     def consider(self, loss: float) -> None:
-        """Keep the weights of the epoch that just ended where its validation loss is the lowest of its phase.
+        """Keep the model's weights (the averaged ones) where this validation loss is the lowest of its phase.
 
         The loss and not the accuracy: on a few dozen sequences most epochs have the same accuracy, or a lucky one.
         """
