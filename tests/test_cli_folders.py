@@ -9,7 +9,7 @@ import pytest
 
 from edgernn.cli import main
 from edgernn.qmodel import QuantizedModel
-from edgernn.train import checkpoint
+from edgernn.train import checkpoint, loop
 from edgernn.train.state import TrainingState
 
 from .command_line import FILES, fail, succeed, succeed_json
@@ -29,7 +29,7 @@ def mixed(trained: Path, tmp_path: Path) -> Path:
     return Path(shutil.copy(trained / "model.ernn", folder))
 
 
-def test_a_new_training_removes_what_the_former_model_left(
+def test_a_new_training_removes_what_was_made_of_the_former_model(
     capsys: pytest.CaptureFixture[str], run_folder: Path
 ) -> None:
     for name in ("model_T20.tflite", "notes.txt", "model_Test.tflite", "other.ernn"):
@@ -37,12 +37,30 @@ def test_a_new_training_removes_what_the_former_model_left(
     out = succeed(capsys, *OTHER, "-o", run_folder)
     kept = {"notes.txt", "model_Test.tflite", "other.ernn"}
     assert files(run_folder) == {"checkpoint.safetensors", "metrics.json", "model.safetensors", *kept}
-    first = out.splitlines()[0]
-    assert first.startswith(f"{run_folder}: removed model.ernn, ")
-    assert all(name in first for name in (*FILES, "model_T20.tflite"))
-    assert "stopped" not in first
-    again = succeed_json(capsys, *OTHER, "-o", run_folder)
-    assert again["notes"] == [f"{run_folder}: removed model.safetensors, metrics.json of the former model"]
+    note = out.splitlines()[-1]
+    assert note.startswith(f"{run_folder}: removed model.ernn, ")
+    assert all(name in note for name in (*FILES, "model_T20.tflite"))
+    assert succeed_json(capsys, *OTHER, "-o", run_folder)["notes"] == []
+
+
+def test_the_same_training_again_keeps_what_was_made_of_it(
+    capsys: pytest.CaptureFixture[str], run_folder: Path
+) -> None:
+    succeed(capsys, *OTHER, "-q", "-o", run_folder)
+    (run_folder / "model.tflite").touch()
+    for again in ((), ("--resume",)):
+        assert succeed_json(capsys, *OTHER, *again, "-o", run_folder)["notes"] == []
+        assert (run_folder / "model.tflite").exists()
+
+
+def test_an_interrupted_training_leaves_the_former_model(
+    capsys: pytest.CaptureFixture[str], run_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = {path.name: path.read_bytes() for path in run_folder.iterdir() if path.name != "checkpoint.safetensors"}
+    monkeypatch.setattr(loop, "_optimise", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    assert main([*OTHER, "-q", "-o", str(run_folder)]) == 130
+    capsys.readouterr()
+    assert {name: (run_folder / name).read_bytes() for name in before} == before
 
 
 def test_a_refused_training_removes_nothing(capsys: pytest.CaptureFixture[str], run_folder: Path) -> None:
@@ -50,14 +68,6 @@ def test_a_refused_training_removes_nothing(capsys: pytest.CaptureFixture[str], 
     wrong = ("train", "--gates", "f=0.5", "--block", "element", "-o", run_folder)
     fail(capsys, "GRU has no gate 'f'", *wrong)
     assert files(run_folder) == before
-
-
-def test_a_resumed_training_removes_nothing(capsys: pytest.CaptureFixture[str], run_folder: Path) -> None:
-    succeed(capsys, *OTHER, "-q", "-o", run_folder)
-    (run_folder / "model.tflite").touch()
-    found = succeed_json(capsys, *OTHER, "--resume", "-o", run_folder)
-    assert found["notes"] == []
-    assert (run_folder / "model.tflite").exists()
 
 
 def test_overwriting_an_unfinished_training_is_said(

@@ -12,11 +12,9 @@ if TYPE_CHECKING:
     from ..nn import SequenceModel
     from ..train import TrainConfig
 
-# What this verb and `export` write into a folder: of another model once a new training begins there.
-_OUTPUTS = (
+# What is made of model.safetensors: of another model once a new training has replaced that.
+_DERIVED = (
     "model.ernn",
-    "model.safetensors",
-    "metrics.json",
     "model.tflite",
     "model_step.tflite",
     "model_stream.tflite",
@@ -76,24 +74,27 @@ def run(args: argparse.Namespace) -> int:
     notes = []
     if not args.resume:
         check_folder(folder)
-        notes = _clear(folder)
-        if not (args.quiet or args.json):
-            print(*notes, sep="\n", end="\n" * len(notes), flush=True)
+        notes += _unfinished(folder)
+        if notes and not (args.quiet or args.json):
+            print(*notes, flush=True)  # before hours of work are overwritten
     try:
         history = fit(model, dataset, config, folder, args.resume, progress=not (args.quiet or args.json))
     except KeyboardInterrupt as interrupt:
         raise KeyboardInterrupt(str(interrupt).replace("resume=True", "--resume")) from None
     provenance = {"data": args.data, "seed": args.seed, "epochs": args.epochs}
-    model.save(folder / "model.safetensors", provenance)
+    path = folder / "model.safetensors"
+    former = sha256(path) if path.is_file() else None
+    model.save(path, provenance)
+    removed = _remove_derived(folder) if sha256(path) != former else []
     files = ["model.safetensors"]
     if config.qat is not None:
-        provenance[FLOAT_KEY] = sha256(folder / "model.safetensors")
+        provenance[FLOAT_KEY] = sha256(path)
         convert(model, provenance).save(folder / "model.ernn")
         files.append("model.ernn")
     sizes = {name: (folder / name).stat().st_size for name in files}
     metrics = history.metrics
-    found = metrics | {"output": str(folder), "bytes": sizes, "notes": notes}
-    emit(args, _text(metrics, sizes, dataset, folder), found)
+    found = metrics | {"output": str(folder), "bytes": sizes, "notes": notes + removed}
+    emit(args, "\n".join([_text(metrics, sizes, dataset, folder), *removed]), found)
     return 0
 
 
@@ -110,19 +111,23 @@ def _check(args: argparse.Namespace) -> None:
         raise ValueError("--gates needs --block element or ROWSxCOLUMNS such as 4x1: a unit block spans all gates")
 
 
-def _clear(folder: Path) -> list[str]:
-    """Remove what an earlier training and its exports left in the folder; one note on what was there."""
+def _unfinished(folder: Path) -> list[str]:
+    """A note when the folder holds a training that stopped half-way, which the new one overwrites."""
     from ..train.checkpoint import epochs_done
     from ..train.loop import CHECKPOINT_NAME
 
-    found = [path for pattern in _OUTPUTS for path in sorted(folder.glob(pattern)) if path.is_file()]
-    parts = [f"removed {', '.join(path.name for path in found)} of the former model"] if found else []
     done, epochs = epochs_done(folder / CHECKPOINT_NAME)
-    if 0 < done < epochs:
-        parts.append(f"overwriting a training stopped after epoch {done} of {epochs} (--resume would have gone on)")
+    if not 0 < done < epochs:
+        return []
+    return [f"{folder}: overwriting a training stopped after epoch {done} of {epochs} (--resume would have gone on)"]
+
+
+def _remove_derived(folder: Path) -> list[str]:
+    """Remove what was made of the folder's former model; a note on what that was."""
+    found = [path for pattern in _DERIVED for path in sorted(folder.glob(pattern)) if path.is_file()]
     for path in found:
         path.unlink()
-    return [f"{folder}: {'; '.join(parts)}"] if parts else []
+    return [f"{folder}: removed {', '.join(path.name for path in found)} of the former model"] if found else []
 
 
 def _config(args: argparse.Namespace) -> "TrainConfig":
