@@ -154,6 +154,7 @@ def _build(args: argparse.Namespace, dataset: "Dataset") -> "SequenceModel":
     from ..data import normalisation
     from ..nn import GRU, LSTM, RNN, SequenceModel
 
+    torch.set_num_threads(1)  # no slower on networks this small, and the weights do not depend on the number of cores
     torch.manual_seed(args.seed)
     options: dict[str, Any] = {"num_layers": args.layers, "dropout": args.dropout, "batch_first": True}
     if args.cell == "gru":
