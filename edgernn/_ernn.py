@@ -10,8 +10,8 @@ from typing import Any, Final, TypeVar
 import numpy as np
 
 from ._files import Tensors, read_tensors, write_tensors
-from .fixedpoint import ARITHMETIC_VERSION, PRE_ACTIVATION_SCALE, STATE_SCALE, STATE_VIEW_SCALE
-from .qmodel import Affine, Head, Layer, QuantizedModel
+from .fixedpoint import ARITHMETIC_VERSION, PRE_ACTIVATION_SCALE
+from .qmodel import Affine, Head, Layer, QuantizedModel, view_scale
 
 FILE_FORMAT: Final = "edgernn.quantized_model"
 
@@ -71,7 +71,7 @@ def _affine_tensors(name: str, affine: Affine) -> Tensors:
 
 def _parse(tensors: Tensors, header: Mapping[str, Any]) -> QuantizedModel:
     scheme, input_scale = header["scheme"], _typed(header["input_scale"], float)
-    view_scale = STATE_VIEW_SCALE if scheme == "w8a8" else STATE_SCALE
+    scale_of_view = view_scale(scheme)
 
     def affine(name: str, scale: float, output_scale: float) -> Affine:
         weight, bias, weight_scale = (tensors.pop(f"{name}.{part}") for part in ("weight", "bias", "weight_scale"))
@@ -83,15 +83,15 @@ def _parse(tensors: Tensors, header: Mapping[str, Any]) -> QuantizedModel:
     layers = tuple(
         Layer(
             entry["cell"],
-            affine(f"layers.{index}.input", view_scale if index else input_scale, PRE_ACTIVATION_SCALE),
-            affine(f"layers.{index}.recurrent", view_scale, PRE_ACTIVATION_SCALE),
+            affine(f"layers.{index}.input", scale_of_view if index else input_scale, PRE_ACTIVATION_SCALE),
+            affine(f"layers.{index}.recurrent", scale_of_view, PRE_ACTIVATION_SCALE),
             _typed(entry["reset_after"], bool),
             _typed(entry["cell_exponent"], int),
         )
         for index, entry in enumerate(header["layers"])
     )
     kind = header["head"]
-    head = None if kind is None else Head(kind, affine("head", view_scale, _typed(header["output_scale"], float)))
+    head = None if kind is None else Head(kind, affine("head", scale_of_view, _typed(header["output_scale"], float)))
     mean, std = tensors.pop("input_mean"), tensors.pop("input_std")
     if tensors:
         raise ValueError(f"unknown tensors: {', '.join(sorted(tensors))}")

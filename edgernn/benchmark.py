@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .data import Split
-from .engines import ENGINES, GraphStepper, Session, Stepper, state_sizes, whole
+from .engines import ENGINES, GraphStepper, Session, Stepper, whole
 from .metrics import compare, counted
 from .qmodel import QuantizedModel
 
@@ -155,7 +155,7 @@ def _float_onnx(model: QuantizedModel, float_file: Path | None) -> Iterator[Cont
     load = ENGINES["onnxruntime"].load
     assert load is not None
     for name, (sequence, step) in files.items():
-        stepper = GraphStepper(load(step), state_sizes(model), np.float32)
+        stepper = GraphStepper(load(step), model.states, np.float32)
         yield Contender(name, len(sequence), whole(load(sequence)), stepper, _real, _real, False)
 
 

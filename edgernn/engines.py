@@ -16,7 +16,7 @@ from typing import Any, Final, Literal, Protocol
 import numpy as np
 
 from ._artifacts import read_tflite
-from .qmodel import IntArray, QuantizedModel
+from .qmodel import IntArray, QuantizedModel, State
 
 Form = Literal["sequence", "step", "stream"]
 Session = Callable[[IntArray], IntArray]
@@ -67,7 +67,6 @@ class Engine:
     """A runtime, or (without `load`) the Numba kernel. `forms` are the files it reads, its usual form first."""
 
     name: str
-    describe: str
     package: str
     suffix: str = ""
     forms: tuple[Form, ...] = ()
@@ -99,12 +98,12 @@ class Engine:
             from .firmware_sim import Stream
 
             return Stream(model)
-        return GraphStepper(self._graph(model, form, content), state_sizes(model) if form == "step" else {})
+        return GraphStepper(self._graph(model, form, content), model.states if form == "step" else {})
 
     def _graph(self, model: QuantizedModel, form: Form, content: bytes | None) -> Graph:
         assert self.load is not None
         graph = self.load(self.export(model, form) if content is None else content)
-        expected = {"x", *(state_sizes(model) if form == "step" else ())}
+        expected = {"x", *(model.states if form == "step" else ())}
         if not (expected <= set(graph.inputs) and "y" in graph.outputs):
             found = f"inputs {', '.join(graph.inputs)}; outputs {', '.join(graph.outputs)}"
             raise ValueError(f"not a {form} file of this model ({found}); export it anew")
@@ -121,16 +120,6 @@ class Engine:
         if self.suffix == ".tflite":
             return export.to_tflite(model, form, steps)
         return export.to_onnx(model, "step" if form == "step" else "sequence")
-
-
-def state_sizes(model: QuantizedModel) -> dict[str, int]:
-    """The states of a step, by their names in exported files, with their sizes."""
-    sizes = {}
-    for index, layer in enumerate(model.layers):
-        sizes[f"h_{index}"] = layer.hidden_size
-        if layer.cell == "lstm":
-            sizes[f"c_{index}"] = layer.hidden_size
-    return sizes
 
 
 def export_path(model_file: Path, form: Form, suffix: str) -> Path:
@@ -166,19 +155,19 @@ def _stepwise(stepper: Stepper, every_step: bool) -> Session:
 class GraphStepper:
     """Carries the states from a graph's outputs to its next inputs; or none, where the graph keeps them itself."""
 
-    def __init__(self, graph: Graph, states: dict[str, int], dtype: type[np.generic] = np.int16) -> None:
-        self._graph, self._sizes, self._dtype = graph, states, dtype
+    def __init__(self, graph: Graph, states: dict[str, State], dtype: type[np.generic] = np.int16) -> None:
+        self._graph, self._kinds, self._dtype = graph, states, dtype
         self._states: Tensors = {}
         self.reset()
 
     def step(self, x: IntArray) -> IntArray:
         result = self._graph({"x": x[None], **self._states})
-        self._states = {name: result[f"{name}_out"] for name in self._sizes}
+        self._states = {name: result[f"{name}_out"] for name in self._kinds}
         y: IntArray = result["y"][0]
         return y
 
     def reset(self) -> None:
-        self._states = {name: np.zeros((1, size), self._dtype) for name, size in self._sizes.items()}
+        self._states = {name: np.zeros((1, kind.size), self._dtype) for name, kind in self._kinds.items()}
         self._graph.reset()
 
 
@@ -280,10 +269,10 @@ def _silence() -> Iterator[None]:
 ENGINES: Final[dict[str, Engine]] = {
     engine.name: engine
     for engine in (
-        Engine("numba", "the int8 kernel of edgernn, the reference", "numba"),
-        Engine("litert", "LiteRT", "ai_edge_litert", ".tflite", ("sequence", "step", "stream"), _LiteRt),
-        Engine("tflm", "TensorFlow Lite Micro", "tflite_micro", ".tflite", ("step", "stream"), _TfliteMicro),
-        Engine("onnxruntime", "ONNX Runtime", "onnxruntime", ".onnx", ("sequence", "step"), _OnnxRuntime),
+        Engine("numba", "numba"),
+        Engine("litert", "ai_edge_litert", ".tflite", ("sequence", "step", "stream"), _LiteRt),
+        Engine("tflm", "tflite_micro", ".tflite", ("step", "stream"), _TfliteMicro),
+        Engine("onnxruntime", "onnxruntime", ".onnx", ("sequence", "step"), _OnnxRuntime),
     )
 }
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Final, Literal, TypeAlias, TypeVar
+from typing import Any, Final, Literal, NamedTuple, TypeAlias, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -26,7 +26,15 @@ Scheme = Literal["w8a8", "w8a16"]
 Task = Literal["classification", "regression"]
 
 GATES: Final[dict[str, tuple[str, ...]]] = {"lstm": ("i", "f", "g", "o"), "gru": ("r", "z", "n"), "rnn": ("n",)}
+STATES: Final[dict[str, tuple[str, ...]]] = {"lstm": ("h", "c"), "gru": ("h",), "rnn": ("h",)}
 CELL_EXPONENTS: Final = range(9, 16)  # the LSTM cell state's scale is 2^-9 .. 2^-15
+
+
+class State(NamedTuple):
+    """An int16 state that a layer carries from step to step: how many values, of what scale."""
+
+    size: int
+    scale: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -290,12 +298,20 @@ class QuantizedModel:
 
     @property
     def view_scale(self) -> float:
-        """The scale of the hidden state as matrix products read it: int8 2^-7 (w8a8) or int16 2^-15 (w8a16)."""
-        return STATE_VIEW_SCALE if self.scheme == "w8a8" else STATE_SCALE
+        return view_scale(self.scheme)
 
     @property
     def view_limit(self) -> int:
         return 128 if self.scheme == "w8a8" else 32768
+
+    @property
+    def states(self) -> dict[str, State]:
+        """The states between steps, by their names in exported files: h_0 (and c_0 for an LSTM), h_1, .."""
+        return {
+            f"{name}_{index}": State(layer.hidden_size, STATE_SCALE if name == "h" else 2.0**-layer.cell_exponent)
+            for index, layer in enumerate(self.layers)
+            for name in STATES[layer.cell]
+        }
 
     def quantize_input(self, x: npt.ArrayLike) -> IntArray:
         """Real inputs [.., input_size] -> integers: clip(rint((x - mean) / (std * scale)) + zero_point) in float32.
@@ -355,6 +371,11 @@ class QuantizedModel:
         if layers is not None and not 1 <= layers <= len(self.layers):
             raise ValueError(f"layers must be 1 .. {len(self.layers)}, not {layers}")
         return dataclasses.replace(self, layers=self.layers[:layers], head=None, labels=())
+
+
+def view_scale(scheme: Scheme) -> float:
+    """The scale of the hidden state as matrix products read it: int8 2^-7 (w8a8) or int16 2^-15 (w8a16)."""
+    return STATE_VIEW_SCALE if scheme == "w8a8" else STATE_SCALE
 
 
 def _check_array(name: str, array: Any, dtype: type[np.generic], ndim: int) -> None:

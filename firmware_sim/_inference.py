@@ -38,8 +38,7 @@ def run_batch(model: QuantizedModel, x: IntArray, lengths: npt.ArrayLike | None 
     """
     x = check_input(model, x, ("batch", "time", "input_size"))
     valid = check_lengths(lengths, len(x), x.shape[1])
-    size = max(1, STEPS_AT_ONCE // x.shape[1])
-    pieces = [slice(start, start + size) for start in range(0, len(x), size)]
+    pieces = batch_pieces(*x.shape[:2])
 
     def run_piece(piece: slice) -> IntArray:
         return Network(model, len(x[piece]), x.shape[1]).run(x[piece], valid[piece])
@@ -82,6 +81,12 @@ class Stream:
     @state.setter
     def state(self, state: State) -> None:
         self._network.set_state(state)
+
+
+def batch_pieces(batch: int, time: int) -> list[slice]:
+    """Sequences that are run at once, piece by piece."""
+    size = max(1, STEPS_AT_ONCE // time)
+    return [slice(start, start + size) for start in range(0, batch, size)]
 
 
 def available_threads() -> int:

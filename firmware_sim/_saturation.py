@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..qmodel import IntArray, QuantizedModel
-from ._inference import STEPS_AT_ONCE, check_input, check_lengths
+from ._inference import batch_pieces, check_input, check_lengths
 from ._network import Network
 
 
@@ -30,9 +30,7 @@ def count_saturation(model: QuantizedModel, x: IntArray, lengths: npt.ArrayLike 
     x = check_input(model, x, ("batch", "time", "input_size"))
     valid = check_lengths(lengths, len(x), x.shape[1])
     counters = [np.zeros(len(layer.gates) + 2, np.int64) for layer in model.layers]
-    size = max(1, STEPS_AT_ONCE // x.shape[1])
-    for start in range(0, len(x), size):
-        piece = slice(start, start + size)
+    for piece in batch_pieces(*x.shape[:2]):
         Network(model, len(x[piece]), x.shape[1]).run(x[piece], valid[piece], counters)
     limits = np.iinfo(model.input_dtype)
     at_limit = ((x == limits.min) | (x == limits.max)).sum(axis=2)

@@ -5,10 +5,10 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from ..fixedpoint import PRE_ACTIVATION_SCALE, STATE_SCALE, STATE_VIEW_SCALE
+from ..fixedpoint import PRE_ACTIVATION_SCALE, STATE_SCALE
 from ..nn import SequenceModel
 from ..nn._base import State, valid_steps
-from ..qmodel import Cell
+from ..qmodel import Cell, view_scale
 from . import _ops
 from ._cells import Cells, IntegerAffine, IntegerLayer
 from ._config import QuantConfig
@@ -52,7 +52,7 @@ class ModelQuantizer(nn.Module):
 
     @property
     def view_scale(self) -> float:
-        return STATE_VIEW_SCALE if self.config.scheme == "w8a8" else STATE_SCALE
+        return view_scale(self.config.scheme)
 
     @property
     def input_scale(self) -> Tensor:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ...qmodel import IntArray, Layer
+from ...qmodel import STATES, IntArray, Layer
 from .emitter import Emitter
 from .exact import GATE_SPAN, Tables, affine, round_shift, sat16
 
@@ -23,7 +23,7 @@ class Cell:
 
     @property
     def states(self) -> tuple[str, ...]:
-        return ("h", "c") if self.layer.cell == "lstm" else ("h",)
+        return STATES[self.layer.cell]
 
     @property
     def gate_sizes(self) -> list[int]:

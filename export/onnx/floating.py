@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 
 from ...floatmodel import FloatArray, FloatModel
-from ...qmodel import Affine, Cell, IntArray, QuantizedModel
+from ...qmodel import STATES, Affine, Cell, IntArray, QuantizedModel
 from .emitter import Emitter, Value, tensor, valid_steps
 
 _OPERATOR: Final[dict[str, str]] = {"lstm": "LSTM", "gru": "GRU", "rnn": "RNN"}
@@ -45,7 +45,7 @@ class Layer:
 
     @property
     def states(self) -> tuple[str, ...]:
-        return ("h", "c") if self.cell == "lstm" else ("h",)
+        return STATES[self.cell]
 
 
 @dataclass(frozen=True, eq=False)

@@ -5,7 +5,6 @@ from typing import Any
 
 import numpy as np
 
-from ...fixedpoint import STATE_SCALE
 from ...qmodel import QuantizedModel
 from .cells import Cell
 from .emitter import Emitter, tensor, valid_steps
@@ -90,10 +89,7 @@ def _output(g: Emitter, model: QuantizedModel, tables: Tables, h: str) -> str:
 
 def _properties(model: QuantizedModel, form: str) -> dict[str, str]:
     """What a host needs to feed the integers in and to read them, as metadata."""
-    scales = {f"h_{index}": STATE_SCALE for index in range(len(model.layers))}
-    for index, layer in enumerate(model.layers):
-        if layer.cell == "lstm":
-            scales[f"c_{index}"] = 2.0**-layer.cell_exponent
+    scales = {name: state.scale for name, state in model.states.items()}
     return {
         "edgernn.kind": "exact",
         "edgernn.form": form,

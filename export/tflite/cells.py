@@ -1,29 +1,12 @@
 """The recurrent cells: one emitter each, for one time step. They read as the equations do."""
 
 from collections.abc import Callable, Mapping
-from typing import Final, NamedTuple
+from typing import Final
 
-from ...fixedpoint import PRE_ACTIVATION_SCALE, STATE_SCALE
-from ...qmodel import Cell, Layer, QuantizedModel
+from ...fixedpoint import PRE_ACTIVATION_SCALE
+from ...qmodel import STATES, Cell, Layer, QuantizedModel
 from .arithmetic import Arithmetic
 from .graph import Graph, Tensor
-
-
-class State(NamedTuple):
-    """An int16 state between steps: how many values, of what scale."""
-
-    size: int
-    scale: float
-
-
-def states_of(model: QuantizedModel) -> dict[str, State]:
-    """The states by name: h_0 (and c_0 for an LSTM), h_1, .. for every layer."""
-    states = {}
-    for index, layer in enumerate(model.layers):
-        states[f"h_{index}"] = State(layer.hidden_size, STATE_SCALE)
-        if layer.cell == "lstm":
-            states[f"c_{index}"] = State(layer.hidden_size, 2.0**-layer.cell_exponent)
-    return states
 
 
 def advance(graph: Graph, model: QuantizedModel, x: Tensor, states: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -32,7 +15,7 @@ def advance(graph: Graph, model: QuantizedModel, x: Tensor, states: Mapping[str,
     new_states: dict[str, Tensor] = {}
     value = a.widen(x)
     for index, layer in enumerate(model.layers):
-        names = [name for name in (f"h_{index}", f"c_{index}") if name in states]
+        names = [f"{name}_{index}" for name in STATES[layer.cell]]
         new = _STEPS[layer.cell](a, layer, value, *(states[name] for name in names))
         new_states |= zip(names, new, strict=True)
         if index + 1 < len(model.layers):

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ...qmodel import QuantizedModel
+from ...qmodel import QuantizedModel, State
 from .arithmetic import Arithmetic
-from .cells import State, advance, output, states_of
+from .cells import advance, output
 from .graph import Graph, Tensor, TFLiteFile
 
 _NEXT_STEP = (0, 1, 0, 0)  # along the time axis of [1, T, 1, size]
@@ -18,7 +18,7 @@ def sequence(file: TFLiteFile, model: QuantizedModel, steps: int) -> None:
     x = _input(main, model, (1, steps, model.input_size))
     start = {"time": main.constant("time", [0, 0, 0, 0])}
     start["x"] = _reshape(main, x, (1, steps, 1, model.input_size), "x_4d")
-    for name, state in states_of(model).items():
+    for name, state in model.states.items():
         start[name] = _zeros(main, name, state)
     if model.every_step:
         start["y"] = _empty_outputs(main, model, start["x"])
@@ -38,7 +38,7 @@ def step(file: TFLiteFile, model: QuantizedModel) -> None:
     """x [1, input_size] and states [1, hidden_size] -> y [1, output_size] and the new states."""
     graph = file.graph("main")
     x = _input(graph, model, (1, model.input_size))
-    states = {n: graph.tensor(n, (1, s.size), "int16", s.scale) for n, s in states_of(model).items()}
+    states = {n: graph.tensor(n, (1, s.size), "int16", s.scale) for n, s in model.states.items()}
     inner = {name: _reshape(graph, state, (1, 1, *state.shape), f"{name}_4d") for name, state in states.items()}
     new = advance(graph, model, _reshape(graph, x, (1, 1, *x.shape), "x_4d"), inner)
     y = _output(graph, model, new)
@@ -52,7 +52,7 @@ def stream(file: TFLiteFile, model: QuantizedModel) -> None:
     graph.op("CALL_ONCE", [], init_subgraph_index=reset.index)  # LiteRT does not read a variable before it is assigned
     x = _input(graph, model, (1, model.input_size))
     handles, states = {}, {}
-    for name, state in states_of(model).items():
+    for name, state in model.states.items():
         handles[name] = _variable(graph, name)
         states[name] = graph.tensor(name, (1, 1, 1, state.size), "int16", state.scale)
         graph.op("READ_VARIABLE", [handles[name]], [states[name]])
