@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .fixedpoint import MULTIPLIER_EXPONENT_MAX, MULTIPLIER_EXPONENT_MIN
-from .qmodel import CELL_EXPONENTS, Affine, FloatArray, IntArray, QuantizedModel
+from .qmodel import CELL_EXPONENTS, Affine, FloatArray, IntArray, Layer, QuantizedModel
 
 Named = list[tuple[str, IntArray]]
 _Floats = npt.NDArray[np.float64]
@@ -93,13 +93,17 @@ def _rebuild(model: QuantizedModel, kind: _Kind, rng: np.random.Generator) -> Qu
             affine, weight=weight.astype(np.int8), bias=bias.astype(np.int32), weight_scale=scale
         )
 
-    layers = tuple(
-        dataclasses.replace(
+    def rebuilt_layer(layer: Layer, limit: int) -> Layer:
+        return dataclasses.replace(
             layer,
-            input=rebuilt(layer.input, model.view_limit if index else model.input_limit),
+            input=rebuilt(layer.input, limit),
             recurrent=rebuilt(layer.recurrent, model.view_limit),
             cell_exponent=int(rng.choice(CELL_EXPONENTS)) if layer.cell == "lstm" else 0,
+            backward=layer.backward and rebuilt_layer(layer.backward, limit),
         )
+
+    layers = tuple(
+        rebuilt_layer(layer, model.view_limit if index else model.input_limit)
         for index, layer in enumerate(model.layers)
     )
     head = model.head and dataclasses.replace(model.head, dense=rebuilt(model.head.dense, model.view_limit))

@@ -1,6 +1,6 @@
-"""The `.ernn` file: a QuantizedModel as safetensors with a JSON header.
+"""The `.ernn` file: a QuantizedModel as safetensors with a JSON header; and the file of a state between two steps.
 
-`QuantizedModel.save` and `QuantizedModel.load` are its doors.
+`QuantizedModel.save`, `load`, `save_state` and `load_state` are its doors.
 """
 
 from collections.abc import Mapping
@@ -11,9 +11,10 @@ import numpy as np
 
 from ._files import Tensors, read_tensors, write_tensors
 from .fixedpoint import ARITHMETIC_VERSION, PRE_ACTIVATION_SCALE
-from .qmodel import Affine, Head, Layer, QuantizedModel, view_scale
+from .qmodel import Affine, Head, Layer, QuantizedModel, State, view_scale
 
 FILE_FORMAT: Final = "edgernn.quantized_model"
+STATE_FORMAT: Final = "edgernn.state"
 
 _T = TypeVar("_T")
 
@@ -22,8 +23,9 @@ def save_model(model: QuantizedModel, path: str | Path) -> None:
     """Write the model as one file, atomically. Raises ValueError when the place cannot be written."""
     tensors: Tensors = {"input_mean": model.input_mean, "input_std": model.input_std}
     for index, layer in enumerate(model.layers):
-        tensors |= _affine_tensors(f"layers.{index}.input", layer.input)
-        tensors |= _affine_tensors(f"layers.{index}.recurrent", layer.recurrent)
+        for name, direction in zip(_direction_names(index), layer.directions, strict=False):
+            tensors |= _affine_tensors(f"{name}.input", direction.input)
+            tensors |= _affine_tensors(f"{name}.recurrent", direction.recurrent)
     if model.head is not None:
         tensors |= _affine_tensors("head", model.head.dense)
     write_tensors(path, tensors, _header(model))
@@ -46,6 +48,24 @@ def load_model(path: str | Path) -> QuantizedModel:
         raise ValueError(f"{path}: the header or a tensor is missing or has a wrong type ({error!r})") from None
 
 
+def save_state(model: QuantizedModel, path: str | Path, state: State) -> None:
+    """Write a state with the fingerprint of its model, atomically. Raises ValueError."""
+    model.check_state(state)
+    write_tensors(path, dict(state), {"format": STATE_FORMAT, "fingerprint": model.fingerprint})
+
+
+def load_state(model: QuantizedModel, path: str | Path) -> State:
+    """Read and check a state. Raises ValueError when it is missing, damaged, or of another network."""
+    tensors, header = read_tensors(path, STATE_FORMAT)
+    if header.get("fingerprint") != model.fingerprint:
+        raise ValueError(f"{path}: a state of another network; start from zero_state()")
+    try:
+        model.check_state(tensors)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+    return tensors
+
+
 def _header(model: QuantizedModel) -> dict[str, Any]:
     return {
         "format": FILE_FORMAT,
@@ -55,7 +75,11 @@ def _header(model: QuantizedModel) -> dict[str, Any]:
         "input_scale": float(np.float32(model.input_scale)),
         "input_zero_point": model.input_zero_point,
         "layers": [
-            {"cell": layer.cell, "reset_after": layer.reset_after, "cell_exponent": layer.cell_exponent}
+            {
+                "cell": layer.cell,
+                "reset_after": layer.reset_after,
+                "cell_exponents": [direction.cell_exponent for direction in layer.directions],
+            }
             for layer in model.layers
         ],
         "head": None if model.head is None else model.head.kind,
@@ -63,6 +87,11 @@ def _header(model: QuantizedModel) -> dict[str, Any]:
         "labels": list(model.labels),
         "provenance": dict(model.provenance),
     }
+
+
+def _direction_names(index: int) -> tuple[str, str]:
+    """What the tensors of a layer's directions begin with."""
+    return f"layers.{index}", f"layers.{index}.backward"
 
 
 def _affine_tensors(name: str, affine: Affine) -> Tensors:
@@ -80,16 +109,24 @@ def _parse(tensors: Tensors, header: Mapping[str, Any]) -> QuantizedModel:
         except ValueError as error:
             raise ValueError(f"{name}: {error}") from None
 
-    layers = tuple(
-        Layer(
-            entry["cell"],
-            affine(f"layers.{index}.input", scale_of_view if index else input_scale, PRE_ACTIVATION_SCALE),
-            affine(f"layers.{index}.recurrent", scale_of_view, PRE_ACTIVATION_SCALE),
-            _typed(entry["reset_after"], bool),
-            _typed(entry["cell_exponent"], int),
-        )
-        for index, entry in enumerate(header["layers"])
-    )
+    def layer(index: int, entry: Mapping[str, Any]) -> Layer:
+        exponents = _typed(entry["cell_exponents"], list)
+        if len(exponents) not in (1, 2):
+            raise ValueError(f"layer {index} has {len(exponents)} directions; there are one or two")
+        built: Layer | None = None
+        for name, exponent in reversed(list(zip(_direction_names(index), exponents, strict=False))):
+            built = Layer(
+                entry["cell"],
+                affine(f"{name}.input", scale_of_view if index else input_scale, PRE_ACTIVATION_SCALE),
+                affine(f"{name}.recurrent", scale_of_view, PRE_ACTIVATION_SCALE),
+                _typed(entry["reset_after"], bool),
+                _typed(exponent, int),
+                built,
+            )
+        assert built is not None
+        return built
+
+    layers = tuple(layer(index, entry) for index, entry in enumerate(_typed(header["layers"], list)))
     kind = header["head"]
     head = None if kind is None else Head(kind, affine("head", scale_of_view, _typed(header["output_scale"], float)))
     mean, std = tensors.pop("input_mean"), tensors.pop("input_std")

@@ -16,7 +16,7 @@ from typing import Any, Final, Literal, Protocol
 import numpy as np
 
 from ._artifacts import read_tflite
-from .qmodel import IntArray, QuantizedModel, State
+from .qmodel import IntArray, QuantizedModel, StateSpec
 
 Form = Literal["sequence", "step", "stream"]
 Session = Callable[[IntArray], IntArray]
@@ -155,7 +155,7 @@ def _stepwise(stepper: Stepper, every_step: bool) -> Session:
 class GraphStepper:
     """Carries the states from a graph's outputs to its next inputs; or none, where the graph keeps them itself."""
 
-    def __init__(self, graph: Graph, states: dict[str, State], dtype: type[np.generic] = np.int16) -> None:
+    def __init__(self, graph: Graph, states: dict[str, StateSpec], dtype: type[np.generic] = np.int16) -> None:
         self._graph, self._kinds, self._dtype = graph, states, dtype
         self._states: Tensors = {}
         self.reset()

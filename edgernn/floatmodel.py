@@ -20,7 +20,10 @@ FloatArray = npt.NDArray[np.float32]
 
 @dataclass(frozen=True, eq=False)
 class FloatLayer:
-    """One recurrent layer with torch's weights: [gates * hidden_size, ..], gates in PyTorch's order."""
+    """One recurrent layer with torch's weights: [gates * hidden_size, ..], gates in PyTorch's order.
+
+    `backward`: the second direction of a bidirectional layer, of the same cell and sizes.
+    """
 
     cell: Cell
     reset_after: bool
@@ -28,6 +31,7 @@ class FloatLayer:
     weight_hh: FloatArray
     bias_ih: FloatArray
     bias_hh: FloatArray
+    backward: "FloatLayer | None" = None
 
     @property
     def hidden_size(self) -> int:
@@ -84,16 +88,24 @@ def _parse(tensors: Tensors, header: dict[str, Any]) -> FloatModel:
             raise ValueError(f"{name} contains NaN or infinite values")
         return array
 
-    layers = tuple(
-        FloatLayer(
+    both = bool(header.get("bidirectional", False))
+    output_size = hidden * (1 + both)
+
+    def layer(name: str, columns: int, backward: FloatLayer | None = None) -> FloatLayer:
+        return FloatLayer(
             cell,
             bool(header["reset_after"]),
-            take(f"rnn.weight_ih_l{index}", rows, hidden if index else inputs),
-            take(f"rnn.weight_hh_l{index}", rows, hidden),
-            take(f"rnn.bias_ih_l{index}", rows),
-            take(f"rnn.bias_hh_l{index}", rows),
+            take(f"rnn.weight_ih_{name}", rows, columns),
+            take(f"rnn.weight_hh_{name}", rows, hidden),
+            take(f"rnn.bias_ih_{name}", rows),
+            take(f"rnn.bias_hh_{name}", rows),
+            backward,
         )
-        for index in range(int(header["num_layers"]))
+
+    columns = [output_size if index else inputs for index in range(int(header["num_layers"]))]
+    layers = tuple(
+        layer(f"l{index}", size, layer(f"l{index}_reverse", size) if both else None)
+        for index, size in enumerate(columns)
     )
     if not layers:
         raise ValueError("num_layers must be at least 1")
@@ -110,7 +122,7 @@ def _parse(tensors: Tensors, header: dict[str, Any]) -> FloatModel:
     return FloatModel(
         layers=layers,
         head=header["head"],
-        head_weight=take("head.weight", outputs, hidden),
+        head_weight=take("head.weight", outputs, output_size),
         head_bias=take("head.bias", outputs),
         input_mean=take("input_mean", inputs),
         input_std=input_std,

@@ -1,5 +1,6 @@
 """Random QuantizedModels for the tests: ordinary ones and adversarial ones, seeded."""
 
+import dataclasses
 from typing import Literal
 
 import numpy as np
@@ -38,8 +39,14 @@ def random_model(
     head: Literal["last", "steps"] | None = "last",
     output_size: int = 3,
     saturating: bool = False,
+    bidirectional: bool = False,
+    per_tensor: bool = False,
+    input_zero_point: int | None = None,
 ) -> QuantizedModel:
-    """A model with random integers; `saturating` makes gates and states run into their limits all the time."""
+    """A model with random integers; `saturating` makes gates and states run into their limits all the time.
+
+    per_tensor: one weight scale a matrix, the largest of its rows'. input_zero_point: of w8a8 (a random one if None).
+    """
     rng = np.random.default_rng(seed)
     gain = 40.0 if saturating else float(10 ** rng.uniform(-0.5, 0.6))
     inputs = input_size or int(rng.integers(1, 24))
@@ -47,27 +54,38 @@ def random_model(
     kind: Cell = "gru" if cell == "gru_before" else cell
     view_scale = STATE_VIEW_SCALE if scheme == "w8a8" else STATE_SCALE
     input_scale = float(np.float32(10 ** rng.uniform(-2.5, -1.2) * (1.0 if scheme == "w8a8" else 1 / 256)))
-    built = []
+
+    def affine(rows: int, columns: int, scale: float, output_scale: float, gain: float) -> Affine:
+        made = random_affine(rng, rows, columns, scale, output_scale, gain)
+        if not per_tensor:
+            return made
+        return dataclasses.replace(made, weight_scale=np.full_like(made.weight_scale, made.weight_scale.max()))
+
+    def direction(columns: int, scale: float, backward: Layer | None = None) -> Layer:
+        rows = len(GATES[kind]) * hidden
+        return Layer(
+            kind,
+            affine(rows, columns, scale, PRE_ACTIVATION_SCALE, gain),
+            affine(rows, hidden, view_scale, PRE_ACTIVATION_SCALE, gain),
+            reset_after=cell != "gru_before",
+            cell_exponent=int(rng.integers(9, 16)) if kind == "lstm" else 0,
+            backward=backward,
+        )
+
+    built: list[Layer] = []
     columns, scale = inputs, input_scale
     for _ in range(layers):
-        rows = len(GATES[kind]) * hidden
-        built.append(
-            Layer(
-                kind,
-                random_affine(rng, rows, columns, scale, PRE_ACTIVATION_SCALE, gain),
-                random_affine(rng, rows, hidden, view_scale, PRE_ACTIVATION_SCALE, gain),
-                reset_after=cell != "gru_before",
-                cell_exponent=int(rng.integers(9, 16)) if kind == "lstm" else 0,
-            )
-        )
-        columns, scale = hidden, view_scale
+        built.append(direction(columns, scale, direction(columns, scale) if bidirectional else None))
+        columns, scale = built[-1].output_size, view_scale
     output_scale = float(np.float32(10 ** rng.uniform(-4.5, -3.5)))
-    dense = random_affine(rng, output_size, hidden, view_scale, output_scale, 2.0)
+    dense = affine(output_size, columns, view_scale, output_scale, 2.0)
+    drawn = int(rng.integers(-20, 21))
+    zero_point = drawn if input_zero_point is None else input_zero_point
     return QuantizedModel(
         layers=tuple(built),
         head=None if head is None else Head(head, dense),
         input_scale=input_scale,
-        input_zero_point=int(rng.integers(-20, 21)) if scheme == "w8a8" else 0,
+        input_zero_point=zero_point if scheme == "w8a8" else 0,
         scheme=scheme,
         labels=tuple(f"class {i}" for i in range(output_size)) if head else (),
     )

@@ -116,18 +116,29 @@ def step(layer: Layer, scheme: str, x: Vector, h: Vector, c: Vector) -> tuple[Ve
     ], c
 
 
+def scan(layer: Layer, scheme: str, sequence: list[Vector], h: Vector, c: Vector) -> list[Vector]:
+    """The hidden states of one direction, in the order in which it reads."""
+    hidden = []
+    for vector in sequence:
+        h, c = step(layer, scheme, vector, h, c)
+        hidden.append(h)
+    return hidden
+
+
 def run(model: QuantizedModel, x: IntArray, states: Sequence[tuple[Vector, Vector]] | None = None) -> IntArray:
     """Integer outputs of one sequence x [T, input_size]: [output_size], or [T, output_size] for every step."""
     sequence: list[Vector] = x.tolist()
     for index, layer in enumerate(model.layers):
-        h, c = states[index] if states else ([0] * layer.hidden_size, [0] * layer.hidden_size)
-        hidden = []
-        for vector in sequence:
-            h, c = step(layer, model.scheme, vector, h, c)
-            hidden.append(h)
+        zeros = [0] * layer.hidden_size
+        hidden = scan(layer, model.scheme, sequence, *(states[index] if states else (zeros, zeros)))
+        last = hidden[-1]
+        if layer.backward is not None:
+            reverse = scan(layer.backward, model.scheme, sequence[::-1], zeros, zeros)
+            last = last + reverse[-1]
+            hidden = [a + b for a, b in zip(hidden, reverse[::-1], strict=True)]
         sequence = [view(v, model.scheme) for v in hidden]
     if model.head is None:
         return np.array(hidden, np.int16)
-    read = sequence if model.head.kind == "steps" else sequence[-1:]
+    read = sequence if model.head.kind == "steps" else [view(last, model.scheme)]
     out = [[clamp(round_shift(v, 8), 8) for v in affine(model.head.dense, vector)] for vector in read]
     return np.array(out if model.head.kind == "steps" else out[0], np.int8)

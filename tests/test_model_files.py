@@ -82,7 +82,7 @@ def test_the_file_is_plain_safetensors_with_json(tmp_path: Path) -> None:
     size = struct.unpack("<Q", (tmp_path / PATH).read_bytes()[:8])[0]
     header = json.loads(json.loads((tmp_path / PATH).read_bytes()[8 : 8 + size])["__metadata__"]["edgernn"])
     assert header["format"] == "edgernn.quantized_model"
-    assert header["layers"][0] == {"cell": "lstm", "reset_after": True, "cell_exponent": model.layers[0].cell_exponent}
+    assert header["layers"][0] == {"cell": "lstm", "reset_after": True, "cell_exponents": model.layers[0].cell_exponent}
 
 
 def test_strided_arrays_are_saved_by_value(tmp_path: Path) -> None:

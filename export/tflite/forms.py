@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ...qmodel import QuantizedModel, State
+from ...qmodel import QuantizedModel, StateSpec
 from .arithmetic import Arithmetic
 from .cells import advance, output
 from .graph import Graph, Tensor, TFLiteFile
@@ -128,7 +128,7 @@ def _empty_outputs(graph: Graph, model: QuantizedModel, x: Tensor) -> Tensor:
     return y
 
 
-def _zeros(graph: Graph, name: str, state: State) -> Tensor:
+def _zeros(graph: Graph, name: str, state: StateSpec) -> Tensor:
     return graph.constant(name, np.zeros((1, 1, 1, state.size)), "int16", state.scale)
 
 
