@@ -82,7 +82,11 @@ def test_the_file_is_plain_safetensors_with_json(tmp_path: Path) -> None:
     size = struct.unpack("<Q", (tmp_path / PATH).read_bytes()[:8])[0]
     header = json.loads(json.loads((tmp_path / PATH).read_bytes()[8 : 8 + size])["__metadata__"]["edgernn"])
     assert header["format"] == "edgernn.quantized_model"
-    assert header["layers"][0] == {"cell": "lstm", "reset_after": True, "cell_exponents": model.layers[0].cell_exponent}
+    assert header["layers"][0] == {
+        "cell": "lstm",
+        "reset_after": True,
+        "cell_exponents": [model.layers[0].cell_exponent],
+    }
 
 
 def test_strided_arrays_are_saved_by_value(tmp_path: Path) -> None:
@@ -223,8 +227,8 @@ Edit = Callable[[dict[str, Any], dict[str, Any]], object]
         (lambda t, h: h["layers"][0].update(cell="qrnn"), "unknown cell 'qrnn'; known are lstm, gru, rnn"),
         (lambda t, h: h["layers"][0].update(cell="lstm"), "rows"),
         (lambda t, h: h["layers"][0].update(cell={}), "missing or has a wrong type"),
-        (lambda t, h: h["layers"][0].update(cell_exponent=3), "cell_exponent must be 0 for gru, not 3"),
-        (lambda t, h: h["layers"][0].update(cell_exponent="x"), "wrong type.*'x' is not int"),
+        (lambda t, h: h["layers"][0].update(cell_exponents=[3]), "cell_exponent must be 0 for gru, not 3"),
+        (lambda t, h: h["layers"][0].update(cell_exponents=["x"]), "wrong type.*'x' is not int"),
         (lambda t, h: h["layers"][0].update(reset_after="false"), "wrong type.*'false' is not bool"),
         (lambda t, h: h.update(input_scale=0.0), "must be positive and finite"),
         (lambda t, h: h.update(input_scale="wide"), "wrong type.*'wide' is not float"),
