@@ -16,12 +16,13 @@ SCHEMES: tuple[Scheme, ...] = ("w8a8", "w8a16")
 def random_affine(
     rng: np.random.Generator, rows: int, columns: int, input_scale: float, output_scale: float, gain: float
 ) -> Affine:
-    """Weights of about `gain` in real units; a few rows all zero, a few all +-127."""
-    weight = rng.integers(-127, 128, (rows, columns)).astype(np.int8)
+    """Weights of about `gain` in real units; a few rows all zero, a few all +-127 (or what int16 inputs allow)."""
+    largest = min(127, (2**31 - 2**28 - 1) // (2**15 * columns))
+    weight = rng.integers(-largest, largest + 1, (rows, columns)).astype(np.int8)
     kind = rng.random(rows)
     weight[kind < 0.05] = 0
     extreme = kind > 0.9
-    weight[extreme] = np.where(rng.random((int(extreme.sum()), columns)) < 0.5, -127, 127)
+    weight[extreme] = np.where(rng.random((int(extreme.sum()), columns)) < 0.5, -largest, largest)
     scale = gain / 127 / np.sqrt(columns) * rng.uniform(0.3, 3.0, rows)
     scale = np.minimum(scale, 100 * output_scale / input_scale).astype(np.float32)  # multipliers stay below 2^7
     bias = rng.normal(0, gain, rows) / (float(np.float32(input_scale)) * scale.astype(np.float64))
