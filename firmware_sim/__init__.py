@@ -5,6 +5,5 @@ from ._inference import run as run
 from ._inference import run_batch as run_batch
 from ._saturation import Saturation as Saturation
 from ._saturation import count_saturation as count_saturation
-from ._state import State as State
 
-__all__ = ["Saturation", "State", "Stream", "count_saturation", "run", "run_batch"]
+__all__ = ["Saturation", "Stream", "count_saturation", "run", "run_batch"]

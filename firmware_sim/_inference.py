@@ -7,9 +7,8 @@ import numba
 import numpy as np
 import numpy.typing as npt
 
-from ..qmodel import IntArray, QuantizedModel
+from ..qmodel import IntArray, QuantizedModel, State
 from ._network import Network
-from ._state import State
 
 STEPS_AT_ONCE: Final = 4096  # of a batch, for one thread: enough to hide the call, few enough to stay in the cache
 
@@ -18,8 +17,9 @@ def run(model: QuantizedModel, x: IntArray, state: State | None = None) -> tuple
     """(y, state) of one sequence x [time, input_size] of model.input_dtype, from `state` (zero by default).
 
     y is int8 [output_size] for a head of the last step, int8 [time, output_size] for one of every step, and the last
-    layer's hidden state, int16 [time, hidden_size], without a head. A sequence in pieces, each from the state of the
-    one before, gives the same integers as in one. Raises ValueError for a wrong type, shape or state.
+    layer's hidden state, int16 [time, its output_size], without a head. A sequence in pieces, each from the state of
+    the one before, gives the same integers as in one. A bidirectional model needs the whole: it takes no state and
+    gives back an empty one. Raises ValueError for a wrong type, shape or state.
     """
     x = check_input(model, x, ("time", "input_size"))
     network = Network(model, 1, len(x))
@@ -53,9 +53,13 @@ def run_batch(model: QuantizedModel, x: IntArray, lengths: npt.ArrayLike | None 
 
 
 class Stream:
-    """A model that is fed step by step, as on a device, and remembers its state. Not for two threads at once."""
+    """A model that is fed step by step, as on a device, and remembers its state. Not for two threads at once.
+
+    Raises ValueError for a bidirectional model.
+    """
 
     def __init__(self, model: QuantizedModel) -> None:
+        model.check_streaming()
         self.model = model
         self._network = Network(model, 1, 1)
         self._one = np.ones(1, np.int64)
@@ -71,11 +75,14 @@ class Stream:
 
     def reset(self) -> None:
         """Forget everything: the state is zero again."""
-        self.state = State.zeros(self.model)
+        self.state = self.model.zero_state()
 
     @property
     def state(self) -> State:
-        """A copy of the state, which may be given to this stream, to another one or to `run`."""
+        """A copy of the state, to give to this stream, to another one, to `run` or to `model.save_state`.
+
+        Setting one raises ValueError unless it is a state of this model.
+        """
         return self._network.state()
 
     @state.setter

@@ -16,8 +16,8 @@ class Saturation:
     """Counts of values at an end of their range, over `steps` valid time steps.
 
     `input`: of the steps * input_size inputs, as the caller quantised them. `layers`: for every layer, of its
-    steps * hidden_size values each: the pre-activations of every gate under the gate's name, the hidden state under
-    "hidden" and an LSTM's cell state under "cell".
+    steps * output_size values each (both directions together): the pre-activations of every gate under the gate's name,
+    the hidden state under "hidden" and an LSTM's cell state under "cell".
     """
 
     steps: int

@@ -3,25 +3,34 @@
 import dataclasses
 import itertools
 import json
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pytest
 from ai_edge_litert import schema_py_generated as schema  # type: ignore[import-untyped]
-from ai_edge_litert.interpreter import Interpreter, OpResolverType  # type: ignore[import-untyped]
-from tflite_micro import runtime  # type: ignore[import-untyped]
+from ai_edge_litert.interpreter import OpResolverType  # type: ignore[import-untyped]
 
 from edgernn.export.tflite import to_tflite
 from edgernn.qmodel import IntArray, QuantizedModel
 from tests import oracle
 from tests.models import SCHEMES, VARIANTS, random_input, random_model
+from tests.tflite_runtimes import (
+    RESOLVERS,
+    assert_same,
+    interpreter,
+    litert_sequences,
+    litert_step,
+    litert_stream,
+    micro,
+    micro_sequences,
+    micro_step,
+    micro_stream,
+    run_steps,
+)
 
-RESOLVERS = (OpResolverType.AUTO, OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES, OpResolverType.BUILTIN_REF)
 HEADS = ("last", "steps", None)
 MODELS: list[Any] = list(itertools.product(VARIANTS, SCHEMES, HEADS, (1, 2)))
-ARENA_BYTES = 200_000
 
 
 def make(seed: int, cell: Any, scheme: Any, head: Any, layers: int, saturating: bool = False) -> QuantizedModel:
@@ -37,73 +46,6 @@ def every_step(model: QuantizedModel) -> QuantizedModel:
     if model.head is None:
         return model
     return dataclasses.replace(model, head=dataclasses.replace(model.head, kind="steps"))
-
-
-def zero_states(model: QuantizedModel) -> dict[str, IntArray]:
-    kinds = "hc" if model.layers[0].cell == "lstm" else "h"
-    return {
-        f"{k}_{n}": np.zeros((1, layer.hidden_size), np.int16) for n, layer in enumerate(model.layers) for k in kinds
-    }
-
-
-def interpreter(content: bytes, resolver: OpResolverType) -> Any:
-    return Interpreter(model_content=content, experimental_op_resolver_type=resolver, num_threads=1)
-
-
-def micro(content: bytes) -> Any:
-    return runtime.Interpreter.from_bytes(content, arena_size=ARENA_BYTES)
-
-
-def litert_sequence(content: bytes, x: IntArray, resolver: OpResolverType) -> IntArray:
-    engine = interpreter(content, resolver)
-    place = engine.get_input_details()[0]["index"]
-    engine.resize_tensor_input(place, (1, *x.shape))
-    engine.allocate_tensors()
-    engine.set_tensor(place, x[None])
-    engine.invoke()
-    y: IntArray = engine.get_tensor(engine.get_output_details()[0]["index"])[0]
-    return y
-
-
-def micro_sequence(content: bytes, x: IntArray) -> IntArray:
-    engine = micro(content)
-    engine.set_input(x[None], 0)
-    engine.invoke()
-    y: IntArray = engine.get_output(0)[0]
-    return y
-
-
-def litert_step(content: bytes, resolver: OpResolverType) -> Callable[..., dict[str, IntArray]]:
-    run: Callable[..., dict[str, IntArray]] = interpreter(content, resolver).get_signature_runner("serving_default")
-    return run
-
-
-def micro_step(content: bytes, model: QuantizedModel) -> Callable[..., dict[str, IntArray]]:
-    engine = micro(content)
-    names = list(zero_states(model))
-
-    def run(x: IntArray, **states: IntArray) -> dict[str, IntArray]:
-        for place, value in enumerate([x, *(states[name] for name in names)]):
-            engine.set_input(value, place)
-        engine.invoke()
-        return {name: engine.get_output(n).copy() for n, name in enumerate(["y", *(f"{name}_out" for name in names)])}
-
-    return run
-
-
-def run_steps(run: Callable[..., dict[str, IntArray]], model: QuantizedModel, x: IntArray) -> IntArray:
-    states = zero_states(model)
-    outputs = []
-    for vector in x:
-        result = run(x=vector[None], **states)
-        outputs.append(result["y"][0])
-        states = {name: result[f"{name}_out"] for name in states}
-    return np.array(outputs)
-
-
-def assert_same(found: IntArray, expected: IntArray, what: str) -> None:
-    assert found.dtype == expected.dtype, what
-    assert np.array_equal(found, expected), f"{what}: {found.tolist()} is not {expected.tolist()}"
 
 
 # ---- what runtimes compute -------------------------------------------------------------------------------------------
@@ -123,22 +65,13 @@ def test_every_form_on_every_runtime_computes_the_oracles_integers(
     step, stream = to_tflite(model, "step"), to_tflite(model, "stream")
     for resolver in RESOLVERS:
         where = f"seed {seed}, {resolver}"
-        assert_same(litert_sequence(dynamic, x, resolver), expected, f"{where}, any T")
-        assert_same(litert_sequence(static, x, resolver), expected, f"{where}, fixed T")
-        assert_same(run_steps(litert_step(step, resolver), model, x), steps, f"{where}, step")
-        run = interpreter(stream, resolver).get_signature_runner("step")
-        assert_same(np.array([run(x=vector[None])["y"][0].copy() for vector in x]), steps, f"{where}, stream")
-    assert_same(micro_sequence(static, x), expected, f"seed {seed}, TFLM, sequence")
-    assert_same(run_steps(micro_step(step, model), model, x), steps, f"seed {seed}, TFLM, step")
-    engine = micro(stream)
-    assert_same(np.array([micro_next(engine, vector) for vector in x]), steps, f"seed {seed}, TFLM, stream")
-
-
-def micro_next(engine: Any, vector: IntArray) -> IntArray:
-    engine.set_input(vector[None], 0)
-    engine.invoke()
-    y: IntArray = engine.get_output(0)[0].copy()
-    return y
+        assert_same(litert_sequences(dynamic, resolver)(x[None])[0], expected, f"{where}, any T")
+        assert_same(litert_sequences(static, resolver)(x[None])[0], expected, f"{where}, fixed T")
+        assert_same(run_steps(litert_step(step, resolver), model, x[None])[0], steps, f"{where}, step")
+        assert_same(litert_stream(stream, resolver)(x[None])[0], steps, f"{where}, stream")
+    assert_same(micro_sequences(static)(x[None])[0], expected, f"seed {seed}, TFLM, sequence")
+    assert_same(run_steps(micro_step(step, model), model, x[None])[0], steps, f"seed {seed}, TFLM, step")
+    assert_same(micro_stream(micro(stream))(x[None])[0], steps, f"seed {seed}, TFLM, stream")
 
 
 @pytest.mark.parametrize("steps", [1, 2, 3, 31])
@@ -150,7 +83,7 @@ def test_a_file_without_steps_takes_any_length(scheme: str, head: str | None, st
     expected = oracle.run(model, x)
     content = to_tflite(model)
     for resolver in RESOLVERS:
-        assert_same(litert_sequence(content, x, resolver), expected, f"{resolver}, T={steps}")
+        assert_same(litert_sequences(content, resolver)(x[None])[0], expected, f"{resolver}, T={steps}")
         runner = interpreter(content, resolver).get_signature_runner()
         assert_same(runner(x=x[None])["y"][0], expected, f"{resolver}, T={steps}, by the signature")
 
@@ -159,22 +92,17 @@ def test_a_file_without_steps_takes_any_length(scheme: str, head: str | None, st
 def test_one_fixed_step_runs_in_tflite_micro(head: str | None) -> None:
     model = make(8, "lstm", "w8a8", head, 1)
     x = random_input(model, 1, 8)
-    assert_same(micro_sequence(to_tflite(model, steps=1), x), oracle.run(model, x), f"head {head}")
+    assert_same(micro_sequences(to_tflite(model, steps=1))(x[None])[0], oracle.run(model, x), f"head {head}")
 
 
 def test_a_sequence_does_not_depend_on_the_one_before() -> None:
     model = make(9, "lstm", "w8a16", "last", 2)
     first, second = random_input(model, 6, 1), random_input(model, 6, 2)
     content = to_tflite(model, steps=6)
-    engine, micro_engine = interpreter(content, OpResolverType.AUTO), micro(content)
-    engine.allocate_tensors()
+    engine, micro_engine = litert_sequences(content, OpResolverType.AUTO), micro_sequences(content)
     for x in (first, second):
-        engine.set_tensor(engine.get_input_details()[0]["index"], x[None])
-        engine.invoke()
-        assert_same(engine.get_tensor(engine.get_output_details()[0]["index"])[0], oracle.run(model, x), "LiteRT")
-        micro_engine.set_input(x[None], 0)
-        micro_engine.invoke()
-        assert_same(micro_engine.get_output(0)[0], oracle.run(model, x), "TFLM")
+        assert_same(engine(x[None])[0], oracle.run(model, x), "LiteRT")
+        assert_same(micro_engine(x[None])[0], oracle.run(model, x), "TFLM")
 
 
 @pytest.mark.parametrize("cell", VARIANTS)
@@ -194,7 +122,7 @@ def test_a_stream_goes_on_across_chunks_and_starts_anew_after_reset(cell: str) -
             reset()
     micro_engine = micro(content)
     for _ in range(2):
-        assert_same(np.array([micro_next(micro_engine, vector) for vector in x]), expected, f"{cell}, TFLM")
+        assert_same(micro_stream(micro_engine)(x[None])[0], expected, f"{cell}, TFLM")
         micro_engine.reset()
 
 
@@ -208,7 +136,7 @@ def test_the_state_can_be_handed_from_one_runtime_to_another() -> None:
         runs.reverse()
         return runs[0](x=x, **states)
 
-    assert_same(run_steps(alternate, model, x), oracle.run(every_step(model), x), "LiteRT and TFLM in turn")
+    assert_same(run_steps(alternate, model, x[None])[0], oracle.run(every_step(model), x), "LiteRT and TFLM in turn")
 
 
 # ---- what stands in the file -----------------------------------------------------------------------------------------
@@ -235,7 +163,7 @@ def test_tensors_say_names_shapes_types_and_quantisation(form: Any, scheme: str)
     assert model.head is not None
     main = parse(to_tflite(model, form)).subgraphs[0]
     inputs, outputs = named(main, main.inputs), named(main, main.outputs)
-    states = list(zero_states(model)) if form == "step" else []
+    states = list(model.states) if form == "step" else []
     assert list(inputs) == ["x", *states]
     assert list(outputs) == ["y", *(f"{name}_out" for name in states)]
     x, y = inputs["x"], outputs["y"]

@@ -1,22 +1,19 @@
 """The Numba kernel: the oracle's integers for every kind of model, in every form of inference."""
 
 import multiprocessing
-import os
-import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
+from itertools import product
 from typing import Any
 
 import numpy as np
 import pytest
 
-from edgernn.firmware_sim import State, Stream, count_saturation, run, run_batch
+from edgernn.firmware_sim import Stream, count_saturation, run, run_batch
 from edgernn.firmware_sim._inference import STEPS_AT_ONCE
+from edgernn.firmware_sim._layer import TIME_BLOCK
 from edgernn.qmodel import HeadKind, IntArray, QuantizedModel
-from tests import oracle
+from tests import oracle, vectorised
 from tests.models import SCHEMES, VARIANTS, Variant, random_input, random_model
 
 HEADS: tuple[HeadKind | None, ...] = ("last", "steps", None)
@@ -38,27 +35,125 @@ def test_equals_the_oracle(cell: Variant, scheme: Any) -> None:
         assert np.array_equal(y, wanted), f"seed {seed}"
 
 
-@pytest.mark.parametrize("scheme", SCHEMES)
+@pytest.mark.parametrize("directions", [1, 2])
 @pytest.mark.parametrize(("inputs", "hidden", "steps"), [(1, 1, 1), (1, 1, 3), (3, 33, 2), (8, 8, 1), (17, 64, 2)])
-def test_sizes_around_the_blocks_of_the_kernel(scheme: Any, inputs: int, hidden: int, steps: int) -> None:
-    for cell in VARIANTS:
-        model = random_model(5, cell, scheme, input_size=inputs, hidden_size=hidden, head="steps", output_size=1)
-        x = random_input(model, steps, 5)
-        assert np.array_equal(run(model, x)[0], oracle.run(model, x)), cell
+def test_sizes_around_the_blocks_of_the_kernel(inputs: int, hidden: int, steps: int, directions: int) -> None:
+    for seed, (cell, scheme) in enumerate(product(VARIANTS, SCHEMES)):
+        model = random_model(
+            seed,
+            cell,
+            scheme,
+            input_size=inputs,
+            hidden_size=hidden // directions or 1,
+            layers=directions,
+            bidirectional=directions == 2,
+            head="steps",
+            output_size=1,
+        )
+        x = random_input(model, steps, seed)
+        assert np.array_equal(run(model, x)[0], oracle.run(model, x)), f"{cell} {scheme}"
 
 
 def test_more_steps_than_a_time_block() -> None:
-    model = random_model(1, "gru", hidden_size=3, head=None)
-    x = random_input(model, 150, 1)
-    assert np.array_equal(run(model, x)[0], oracle.run(model, x))
+    for seed, (cell, bidirectional) in enumerate(product(VARIANTS, (False, True))):
+        kind: dict[str, Any] = {"head": HEADS[seed % 3], "bidirectional": bidirectional}
+        model = random_model(seed, cell, input_size=2, hidden_size=2, **kind)
+        x = random_input(model, 2 * TIME_BLOCK + 5, seed)
+        assert np.array_equal(run(model, x)[0], oracle.run(model, x)), f"{cell} {kind}"
+
+
+LARGE: list[tuple[Variant, Any, int, int, int, dict[str, Any]]] = [
+    ("rnn", "w8a16", 512, 512, 2000, {"head": None}),
+    ("lstm", "w8a8", 512, 512, 12, {"layers": 2}),
+    ("lstm", "w8a16", 512, 64, 400, {"bidirectional": True}),
+    ("gru", "w8a8", 512, 256, 20, {"bidirectional": True, "layers": 2}),
+    ("gru", "w8a16", 1, 512, 12, {"head": "steps", "per_tensor": True}),
+    ("gru_before", "w8a16", 512, 512, 6, {"head": "steps", "layers": 2}),
+    ("gru_before", "w8a8", 512, 1, 2000, {"head": None, "input_zero_point": 127}),
+    ("lstm", "w8a8", 1, 1, 2000, {"head": "steps", "bidirectional": True, "input_zero_point": -128}),
+]
+
+
+@pytest.mark.parametrize(("cell", "scheme", "inputs", "hidden", "steps", "kind"), LARGE)
+def test_large_sizes(cell: Variant, scheme: Any, inputs: int, hidden: int, steps: int, kind: dict[str, Any]) -> None:
+    model = random_model(0, cell, scheme, input_size=inputs, hidden_size=hidden, **kind)
+    x = random_input(model, steps, 0)
+    y = run(model, x)[0]
+    assert np.array_equal(y, vectorised.run(model, x))
+    assert np.array_equal(run_batch(model, x[np.newaxis])[0], y)
+
+
+def test_the_vectorised_reference_equals_the_oracle() -> None:
+    for seed, (cell, scheme, bidirectional) in enumerate(product(VARIANTS, SCHEMES, (False, True))):
+        kind: dict[str, Any] = {"layers": 1 + seed % 2, "head": HEADS[seed % 3], "bidirectional": bidirectional}
+        model = random_model(seed, cell, scheme, hidden_size=6, **kind)
+        x = random_input(model, 5, seed)
+        assert np.array_equal(vectorised.run(model, x), oracle.run(model, x)), f"seed {seed} {kind}"
+
+
+@pytest.mark.parametrize("zero_point", [-128, 127])
+def test_zero_points_at_the_ends_and_one_scale_a_matrix(zero_point: int) -> None:
+    for seed, cell in enumerate(VARIANTS):
+        model = random_model(seed, cell, per_tensor=True, input_zero_point=zero_point, layers=2)
+        x = random_input(model, 5, seed)
+        assert np.array_equal(run(model, x)[0], oracle.run(model, x)), f"seed {seed}"
+
+
+# ---- both directions -------------------------------------------------------------------------------------------------
+
+
+@every_scheme
+@every_cell
+def test_both_directions_equal_the_oracle(cell: Variant, scheme: Any) -> None:
+    for seed in range(9):
+        rng = np.random.default_rng(seed)
+        model = random_model(
+            seed,
+            cell,
+            scheme,
+            hidden_size=int(rng.integers(1, 14)),
+            layers=1 + seed % 3,
+            head=HEADS[seed // 3],
+            saturating=seed % 4 == 0,
+            bidirectional=True,
+        )
+        steps = int(rng.integers(1, 8))
+        x, lengths = random_input(model, steps, seed, (2,)), [steps, int(rng.integers(1, steps + 1))]
+        assert_batch_equals_the_oracle(model, x, lengths, f"seed {seed}")
+
+
+@pytest.mark.parametrize("backward", [(True, False), (False, True), (True, False, True), (False, True, False)])
+def test_layers_of_one_and_of_both_directions_mix(backward: tuple[bool, ...]) -> None:
+    for seed, (cell, head) in enumerate(product(VARIANTS, HEADS)):
+        kind: dict[str, Any] = {"scheme": SCHEMES[seed % 2], "input_size": 3, "layers": len(backward), "head": head}
+        one = random_model(seed, cell, hidden_size=10, **kind)
+        both = random_model(seed, cell, hidden_size=5, bidirectional=True, **kind)
+        layers = tuple((both if flag else one).layers[index] for index, flag in enumerate(backward))
+        model = replace(both if backward[0] else one, layers=layers)
+        assert model.bidirectional
+        x = random_input(model, 3, seed, (2,))
+        assert_batch_equals_the_oracle(model, x, [2, 3], f"seed {seed}")
+
+
+def assert_batch_equals_the_oracle(model: QuantizedModel, x: IntArray, lengths: list[int], case: str) -> None:
+    y = run_batch(model, x, lengths)
+    assert y.dtype == model.output_dtype
+    for row, length in enumerate(lengths):
+        wanted = oracle.run(model, x[row, :length])
+        assert np.array_equal(y[row, :length] if model.every_step else y[row], wanted), f"{case}, length {length}"
+        assert not (model.every_step and y[row, length:].any()), case
+        assert np.array_equal(run(model, x[row, :length])[0], wanted), case
+
+
+# ---- batches ---------------------------------------------------------------------------------------------------------
 
 
 @every_scheme
 @every_cell
 def test_batch_equals_single_sequences_and_padding_never_matters(cell: Variant, scheme: Any) -> None:
     lengths = [7, 1, 4, 6, 7]
-    for seed, head in enumerate(HEADS):
-        model = random_model(seed, cell, scheme, layers=2, head=head)
+    for seed, (head, bidirectional) in enumerate(product(HEADS, (False, True))):
+        model = random_model(seed, cell, scheme, layers=2, head=head, bidirectional=bidirectional)
         x = random_input(model, 7, seed, (5,))
         y = run_batch(model, x, lengths)
         for row, length in enumerate(lengths):
@@ -68,6 +163,19 @@ def test_batch_equals_single_sequences_and_padding_never_matters(cell: Variant, 
             x[row, length:] = random_input(model, 7 - length + 1, 99)[1:]
         assert np.array_equal(run_batch(model, x, np.array(lengths, np.uint8)), y)
         assert np.array_equal(run_batch(model, x), run_batch(model, x, [7] * 5))
+
+
+@pytest.mark.parametrize("bidirectional", [False, True])
+def test_a_batch_of_every_length(bidirectional: bool) -> None:
+    lengths = range(1, 2 * TIME_BLOCK + 3)
+    for seed, (cell, head) in enumerate(zip(VARIANTS, (*HEADS, "last"), strict=True)):
+        model = random_model(seed, cell, layers=2, hidden_size=9, head=head, bidirectional=bidirectional)
+        x = random_input(model, lengths[-1], seed, (len(lengths),))
+        y = run_batch(model, x, lengths)
+        for row, length in enumerate(lengths):
+            alone = run(model, x[row, :length])[0]
+            assert np.array_equal(y[row, :length] if model.every_step else y[row], alone), f"{cell}, length {length}"
+            assert not (model.every_step and y[row, length:].any())
 
 
 def test_a_batch_in_many_threads_equals_single_sequences() -> None:
@@ -95,74 +203,6 @@ def test_a_forked_child_can_run_batches_after_its_parent_did() -> None:
     assert np.array_equal(receiver.recv(), wanted)
     child.join(60)
     assert child.exitcode == 0
-
-
-# ---- state -----------------------------------------------------------------------------------------------------------
-
-
-@every_scheme
-@every_cell
-def test_stream_and_chunks_equal_the_whole_sequence(cell: Variant, scheme: Any) -> None:
-    for seed, head in enumerate(HEADS):
-        model = random_model(seed, cell, scheme, layers=2, head=head, saturating=seed == 1)
-        x = random_input(model, 11, seed)
-        whole, end = run(model, x)
-        stream = Stream(model)
-        steps = np.array([stream.step(row) for row in x])
-        assert np.array_equal(steps if model.every_step else steps[-1], whole)
-        assert_equal_states(stream.state, end)
-        state, pieces = None, []
-        for start, stop in ((0, 1), (1, 6), (6, 11)):
-            y, state = run(model, x[start:stop], state)
-            pieces.append(y)
-        assert np.array_equal(np.concatenate(pieces) if model.every_step else pieces[-1], whole)
-        assert state is not None
-        assert_equal_states(state, end)
-
-
-def test_a_stream_gives_its_state_away_and_takes_it_back() -> None:
-    model = random_model(2, "lstm", "w8a16", layers=2, head=None)
-    x = random_input(model, 6, 2)
-    stream = Stream(model)
-    first = [stream.step(row) for row in x]
-    stream.reset()
-    assert_equal_states(stream.state, State.zeros(model))
-    stream.step(x[0])
-    stream.step(x[1])
-    kept = stream.state
-    assert np.array_equal([stream.step(row) for row in x[2:]], first[2:])
-    other = Stream(model)
-    other.state = kept
-    assert np.array_equal([other.step(row) for row in x[2:]], first[2:])
-    assert np.array_equal(run(model, x[2:], kept)[0], first[2:])
-    stream.state = kept
-    assert np.array_equal([stream.step(row) for row in x[2:]], first[2:])
-
-
-def test_a_state_is_a_read_only_copy() -> None:
-    h, c = np.array([1, 2], np.int16), np.zeros(0, np.int16)
-    state = State((h,), (c,))
-    h[0] = 9
-    assert state.h[0].tolist() == [1, 2]
-    with pytest.raises(ValueError, match="read-only"):
-        state.h[0][0] = 3
-
-
-def test_any_state_equals_the_oracle() -> None:
-    for cell in VARIANTS:
-        model = random_model(8, cell, layers=2, head=None)
-        x, rng = random_input(model, 4, 8), np.random.default_rng(8)
-        sizes = [len(h) for h in State.zeros(model).h], [len(c) for c in State.zeros(model).c]
-        h, c = (tuple(rng.integers(-32768, 32768, n).astype(np.int16) for n in part) for part in sizes)
-        for extreme in (h[0], c[-1]):
-            extreme[:1] = -32768
-        wanted = oracle.run(model, x, [(a.tolist(), b.tolist()) for a, b in zip(h, c, strict=True)])
-        assert np.array_equal(run(model, x, State(h, c))[0], wanted), cell
-
-
-def assert_equal_states(a: State, b: State) -> None:
-    for left, right in zip(a.h + a.c, b.h + b.c, strict=True):
-        assert np.array_equal(left, right)
 
 
 # ---- saturation ------------------------------------------------------------------------------------------------------
@@ -219,6 +259,26 @@ def test_saturation_is_counted_in_every_layer() -> None:
         assert count_saturation(model.without_head(depth), x).layers == count_saturation(model, x).layers[:depth]
 
 
+@pytest.mark.parametrize(("cell", "scheme"), [("lstm", "w8a8"), ("gru", "w8a16")])
+def test_saturation_counts_both_directions(cell: Variant, scheme: Any) -> None:
+    model = random_model(4, cell, scheme, saturating=True, bidirectional=True, head=None)
+    lengths = [9, 2, 5]
+    x = random_input(model, 9, 4, (3,))
+    (layer,) = model.layers
+    assert layer.backward is not None
+    turned = x.copy()
+    for row, length in enumerate(lengths):
+        turned[row, :length] = x[row, :length][::-1]
+    forward, backward = (
+        count_saturation(replace(model, layers=(one,)), sequences, lengths).layers[0]
+        for one, sequences in ((replace(layer, backward=None), x), (layer.backward, turned))
+    )
+    wanted = {name: forward[name] + backward[name] for name in forward}
+    assert count_saturation(model, x, lengths).layers == (wanted,)
+    assert forward != backward
+    assert sum(wanted.values()) > 0
+
+
 # ---- what comes from outside -----------------------------------------------------------------------------------------
 
 
@@ -238,10 +298,6 @@ def bad_calls() -> list[tuple[str, Callable[[QuantizedModel, IntArray], Any]]]:
         ("lengths must be 2 integers", lambda m, x: run_batch(m, x, [1.0, 2.0])),
         (r"lengths\[1\] is 0, it must be 1 .. 3", lambda m, x: run_batch(m, x, [3, 0])),
         (r"lengths\[0\] is 4, it must be 1 .. 3", lambda m, x: count_saturation(m, x, [4, 1])),
-        ("the state's h has the sizes", lambda m, x: run(m, x[0], State.zeros(random_model(1, hidden_size=9)))),
-        ("the state's c has the sizes", lambda m, x: run(m, x[0], State(State.zeros(m).h, State.zeros(m).h))),
-        (r"h\[0\] must be a 1-d array of int16", lambda m, x: State((np.zeros(3),), ())),  # type: ignore[arg-type]
-        (r"c\[0\] must be a 1-d array of int16", lambda m, x: State((), ([1],))),  # type: ignore[arg-type]
     ]
 
 
@@ -257,79 +313,3 @@ def test_input_of_any_memory_layout() -> None:
     x = random_input(model, 10, 4)
     reversed_twice = np.asfortranarray(x)[::-1].copy(order="F")[::-1]
     assert np.array_equal(run(model, reversed_twice)[0], run(model, x)[0])
-
-
-# ---- machine code kept between processes -----------------------------------------------------------------------------
-
-PROBE = """
-import sys
-import numpy as np
-from edgernn.firmware_sim import _layer, run
-from edgernn.qmodel import QuantizedModel
-assert not _layer.run_layer.signatures, "compiled at import"
-assert "torch" not in sys.modules
-y, _ = run(QuantizedModel.load("model.ernn"), np.load("x.npy"))
-print(sum(_layer.run_layer.stats.cache_hits.values()), *y.ravel())
-"""
-
-
-def copy_package(folder: Path) -> None:
-    ignored = shutil.ignore_patterns("__pycache__", "nn", "train", "data", "cli", "prune", "quantize", "export")
-    shutil.copytree(Path(__file__).parent.parent / "edgernn", folder / "edgernn", ignore=ignored)
-
-
-def run_python(code: str, folder: Path, **environment: str) -> str:
-    """What `code` prints in a new process that imports the package from this folder."""
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith("NUMBA")}
-    process = subprocess.run(
-        [sys.executable, "-c", code],
-        cwd=folder,
-        env=inherited | environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert process.returncode == 0, process.stderr
-    return process.stdout
-
-
-def test_cached_code_is_found_again_but_never_stale(tmp_path: Path) -> None:
-    copy_package(tmp_path)
-    model = random_model(0, "rnn", hidden_size=4, head=None)
-    model.save(tmp_path / "model.ernn")
-    x = random_input(model, 3, 0)
-    np.save(tmp_path / "x.npy", x)
-
-    def probe() -> tuple[int, list[int]]:
-        hits, *y = (int(v) for v in run_python(PROBE, tmp_path, NUMBA_OPT="0").split())
-        return hits, y
-
-    wanted = oracle.run(model, x).ravel().tolist()
-    assert probe() == (0, wanted)
-    assert probe() == (1, wanted)
-    source = tmp_path / "edgernn" / "fixedpoint.py"
-    original = source.read_text()
-    source.write_text(original.replace("(1 << (shift - 1))) >> shift)", "(1 << (shift - 1))) >> shift << 1)"))
-    assert source.read_text() != original
-    hits, changed = probe()
-    assert hits == 0
-    assert changed != wanted
-
-
-def test_cache_goes_where_it_can_be_written(tmp_path: Path) -> None:
-    copy_package(tmp_path)
-    code = (
-        "from edgernn.firmware_sim import _jit, _layer; print(_jit._cache_folder(), _layer.run_layer._cache.cache_path)"
-    )
-    package = tmp_path / "edgernn" / "firmware_sim"
-    (package / "__pycache__").touch()  # a file, so that no folder can be made there, not even by root
-    user = str(tmp_path / "user")
-    folder, used = run_python(code, tmp_path, XDG_CACHE_HOME=user, LOCALAPPDATA=user).split()
-    assert Path(folder).parent == Path(user) / "edgernn"
-    assert Path(used).parent == Path(folder)
-    nowhere = str(package / "__pycache__")
-    assert run_python(code, tmp_path, XDG_CACHE_HOME=nowhere, LOCALAPPDATA=nowhere).split() == ["None", "None"]
-    configured = tmp_path / "configured"
-    folder, used = run_python(code, tmp_path, NUMBA_CACHE_DIR=str(configured)).split()
-    assert Path(folder).parent == configured
-    assert Path(used).parent == Path(folder)

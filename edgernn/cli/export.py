@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 HELP = "write a quantised model as .tflite and .onnx files"
 FORMATS = ("tflite", "onnx")
 FORMS = ("sequence", "step", "stream")
+USUAL_FORMS = ("sequence", "step")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -23,16 +24,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--form",
         type=names,
-        default=("sequence", "step"),
         metavar="F,..",
-        help="sequence: whole sequences; step: one step, states as inputs and outputs; "
-        "stream (TFLite): one step, states kept inside (default sequence,step)",
+        help="sequence: whole sequences; step: one step, states as inputs and outputs; stream (TFLite): one step, "
+        "states kept inside (default sequence,step; of a bidirectional model sequence, as it has no other)",
     )
     parser.add_argument(
         "--steps",
         type=positive_int,
         metavar="N",
         help="sequence form for TFLite of exactly N steps, as TensorFlow Lite Micro needs it: MODEL_TN.tflite",
+    )
+    parser.add_argument(
+        "--batch",
+        type=positive_int,
+        metavar="N",
+        help="sequence form for TFLite that takes N sequences at once, and their lengths: MODEL_BN.tflite, with "
+        "--steps M MODEL_TM_BN.tflite",
     )
     parser.add_argument("-o", "--output", type=Path, metavar="DIR", help="folder to write into (default MODEL's)")
 
@@ -42,9 +49,10 @@ def run(args: argparse.Namespace) -> int:
     from ..qmodel import QuantizedModel
 
     _check(args.format, FORMATS, "format")
-    _check(args.form, FORMS, "form")
+    _check(args.form or (), FORMS, "form")
     notes = _check_forms(args)
     model = QuantizedModel.load(args.model)
+    args.form = args.form or (USUAL_FORMS[:1] if model.bidirectional else USUAL_FORMS)
     folder = args.output or args.model.parent
     path, about_float = float_file(args.model, model) if "onnx" in args.format else (None, [])
     notes += about_float
@@ -65,8 +73,10 @@ def _exports(model: "QuantizedModel", path: Path | None, args: argparse.Namespac
     from ..floatmodel import FloatModel
 
     for form in args.form:
-        if "tflite" in args.format and form == "sequence" and args.steps:
-            yield fixed_path(args.model, args.steps).name, export.to_tflite(model, form, args.steps)
+        if "tflite" in args.format and form == "sequence":
+            whole = fixed_path(args.model, args.steps) if args.steps else export_path(args.model, form, ".tflite")
+            batch = f"_B{args.batch}" if args.batch else ""
+            yield f"{whole.stem}{batch}.tflite", export.to_tflite(model, form, args.steps, args.batch)
         elif "tflite" in args.format:
             yield export_path(args.model, form, ".tflite").name, export.to_tflite(model, form)
         if "onnx" in args.format and form != "stream":
@@ -84,10 +94,13 @@ def _check(chosen: tuple[str, ...], known: tuple[str, ...], what: str) -> None:
 
 
 def _check_forms(args: argparse.Namespace) -> list[str]:
-    """Notes on forms that one of the formats lacks. Raises ValueError for a form that all of them lack, and --steps."""
-    if args.steps and not ("sequence" in args.form and "tflite" in args.format):
-        raise ValueError("--steps fixes the length of a TFLite sequence; it goes with --form sequence --format tflite")
-    if "stream" not in args.form or "onnx" not in args.format:
+    """Notes on forms that a format lacks. Raises ValueError for one that all of them lack, and --steps or --batch."""
+    forms = args.form or USUAL_FORMS
+    if not ("sequence" in forms and "tflite" in args.format):
+        for option, what in (("steps", "fixes the length of a TFLite sequence"), ("batch", "makes TFLite batches")):
+            if getattr(args, option):
+                raise ValueError(f"--{option} {what}; it goes with --form sequence --format tflite")
+    if "stream" not in forms or "onnx" not in args.format:
         return []
     if "tflite" not in args.format:
         raise ValueError("stream is a TFLite form; add tflite to --format, or use the ONNX forms sequence and step")

@@ -8,6 +8,7 @@ import numpy as np
 from ...qmodel import QuantizedModel
 from . import forms
 from .graph import TFLiteFile
+from .shapes import ANY
 
 __all__ = ["Form", "to_tflite"]
 
@@ -17,7 +18,9 @@ MIN_RUNTIME_VERSION: Final = "2.14.0"  # tflite-runtime 2.14.0 computes the same
 _TENSOR_BYTES_MAX: Final = 2**31 - 1  # runtimes count a tensor's bytes in int32
 
 
-def to_tflite(model: QuantizedModel, form: Form = "sequence", steps: int | None = None) -> bytes:
+def to_tflite(
+    model: QuantizedModel, form: Form = "sequence", steps: int | None = None, batch: int | None = None
+) -> bytes:
     """The model as a .tflite file which LiteRT and TensorFlow Lite Micro compute alike, to the bit.
 
     sequence: x [1, T, input_size] -> y [1, output_size], or y [1, T, output_size] when the model has an output for
@@ -27,49 +30,62 @@ def to_tflite(model: QuantizedModel, form: Form = "sequence", steps: int | None 
     stream: x [1, input_size] -> y [1, output_size]; the states are kept inside. The signature `reset` sets them to
         zero (in TensorFlow Lite Micro, the interpreter's Reset).
 
+    With `batch`, the first axis of all of them is that number in place of 1, and a sequence has a second input,
+    `lengths` int32 [batch]: how many steps of each are valid, 1 .. T. The steps after them are padding, whatever they
+    hold: they change no state, and their outputs are 0.
+
     x is int8 (w8a8) or int16 (w8a16), y int8 (int16 hidden states for a model without a head), states are int16. All
     carry their scales and zero points; quantise on the host (`QuantizedModel.quantize_input`), because runtimes round
     float inputs differently. The signature is `serving_default`, for stream `step`. The metadata entry `edgernn` is
-    JSON: arithmetic version, scheme, form, task, labels, normalisation, and QuantizedModel.fingerprint.
+    JSON: arithmetic version, scheme, form, batch, task, labels, normalisation, and QuantizedModel.fingerprint.
 
-    Raises ValueError for an unknown form, steps < 1, steps with a form other than sequence, a tensor of 2 GiB or more,
-    and an output scale that float32 cannot hold.
+    Raises ValueError for an unknown form, steps < 1, steps with a form other than sequence, batch < 1, a bidirectional
+    model in steps, a tensor of 2 GiB or more, and an output scale that float32 cannot hold.
     """
-    _check(model, form, steps)
-    layers = "-".join(str(layer.hidden_size) for layer in model.layers)
+    _check(model, form, steps, batch)
+    layers = "-".join(f"{'2x' if layer.backward else ''}{layer.hidden_size}" for layer in model.layers)
     file = TFLiteFile(f"edgernn {model.layers[0].cell} {model.input_size}-{layers} {model.scheme} {form}")
     if form == "sequence":
-        forms.sequence(file, model, -1 if steps is None else steps)
+        forms.sequence(file, model, ANY if steps is None else steps, batch)
     elif form == "step":
-        forms.step(file, model)
+        forms.step(file, model, batch or 1)
     else:
-        forms.stream(file, model)
-    file.metadata("edgernn", json.dumps(_metadata(model, form), separators=(",", ":")).encode())
+        forms.stream(file, model, batch or 1)
+    file.metadata("edgernn", json.dumps(_metadata(model, form, batch), separators=(",", ":")).encode())
     file.metadata("min_runtime_version", MIN_RUNTIME_VERSION.encode().ljust(16, b"\0"))
     return file.pack()
 
 
-def _check(model: QuantizedModel, form: str, steps: int | None) -> None:
+def _check(model: QuantizedModel, form: str, steps: int | None, batch: int | None) -> None:
     if not isinstance(model, QuantizedModel):
         raise ValueError(f"to_tflite needs a QuantizedModel, not a {type(model).__name__}; call convert(model) first")
     if form not in get_args(Form):
         raise ValueError(f"unknown form {form!r}; known are {', '.join(get_args(Form))}")
     if model.output_scale > float(np.finfo(np.float32).max):
         raise ValueError(f"the output scale {model.output_scale} is beyond float32; scale the regression's target down")
-    if steps is None:
-        return
+    for name, number in (("steps", steps), ("batch", batch)):
+        if number is not None and (not isinstance(number, int) or isinstance(number, bool) or number < 1):
+            raise ValueError(f"{name} must be a whole number of at least 1, not {number!r}")
     if form != "sequence":
-        raise ValueError(f"steps={steps} goes with the form sequence; {form} takes one step a call, leave steps out")
-    if not isinstance(steps, int) or steps < 1:
-        raise ValueError(f"steps must be a whole number of at least 1, not {steps!r}")
-    widest = max(model.input_size, model.output_size if model.every_step else 1)
-    if 2 * (steps + 1) * widest > _TENSOR_BYTES_MAX:
-        raise ValueError(
-            f"{steps} steps of {widest} values make a tensor of 2 GiB; use fewer steps, or the form stream"
-        )
+        model.check_streaming()
+        if steps is not None:
+            raise ValueError(
+                f"steps={steps} goes with the form sequence; {form} takes one step a call, leave steps out"
+            )
+    size = _largest_tensor(model, steps or 1, batch or 1)
+    if size > _TENSOR_BYTES_MAX:
+        raise ValueError(f"a tensor of {size} bytes is beyond TFLite's 2 GiB; use fewer steps or a smaller batch")
 
 
-def _metadata(model: QuantizedModel, form: str) -> dict[str, Any]:
+def _largest_tensor(model: QuantizedModel, steps: int, batch: int) -> int:
+    """Bytes of the file's largest tensor, a sequence or the pre-activations of a step, if all were int16."""
+    sequences = [model.input_size, *([model.output_size] if model.every_step else [])]
+    if model.bidirectional:
+        sequences += [layer.output_size for layer in model.layers]
+    return 2 * batch * max((steps + 1) * max(sequences), *(layer.input.rows for layer in model.layers))
+
+
+def _metadata(model: QuantizedModel, form: str, batch: int | None) -> dict[str, Any]:
     """What a program that runs the file needs beside the tensors' scales."""
     entry: dict[str, Any] = {
         "arithmetic_version": model.arithmetic_version,
@@ -78,6 +94,8 @@ def _metadata(model: QuantizedModel, form: str) -> dict[str, Any]:
         "task": model.task,
         "fingerprint": model.fingerprint,
     }
+    if batch is not None:
+        entry["batch"] = batch
     if model.labels:
         entry["labels"] = list(model.labels)
     if model.input_mean.any() or (model.input_std != 1).any():

@@ -1,34 +1,40 @@
 """The recurrent cells: one emitter each, for one time step. They read as the equations do."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 from ...fixedpoint import PRE_ACTIVATION_SCALE
 from ...qmodel import STATES, Cell, Layer, QuantizedModel
 from .arithmetic import Arithmetic
-from .graph import Graph, Tensor
+from .graph import Tensor
 
 
-def advance(graph: Graph, model: QuantizedModel, x: Tensor, states: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The states after one time step of every layer. x is the model's input, [1, 1, 1, input_size]."""
-    a = Arithmetic(graph, model.scheme)
+def advance(a: Arithmetic, layers: Mapping[str, Layer], x: Tensor, states: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The states after one time step of a stack of layers, named by the ends of their states' names ("0", "1", ..).
+
+    x is [batch, 1, 1, input_size], a state [batch, 1, 1, hidden_size].
+    """
     new_states: dict[str, Tensor] = {}
-    value = a.widen(x)
-    for index, layer in enumerate(model.layers):
-        names = [f"{name}_{index}" for name in STATES[layer.cell]]
-        new = _STEPS[layer.cell](a, layer, value, *(states[name] for name in names))
+    last = list(layers)[-1]
+    for place, layer in layers.items():
+        names = [f"{name}_{place}" for name in STATES[layer.cell]]
+        new = _STEPS[layer.cell](a, layer, x, *(states[name] for name in names))
         new_states |= zip(names, new, strict=True)
-        if index + 1 < len(model.layers):
-            value = a.view(new[0])
+        if place != last:
+            x = a.view(new[0])
     return new_states
 
 
-def output(graph: Graph, model: QuantizedModel, states: Mapping[str, Tensor]) -> Tensor:
-    """What the model says about the last layer's hidden state: the head's int8, or that state itself."""
-    a, h = Arithmetic(graph, model.scheme), states[f"h_{len(model.layers) - 1}"]
+def passed_on(a: Arithmetic, hidden: Sequence[Tensor]) -> Tensor:
+    """What the next layer reads of a layer's hidden states, one a direction."""
+    return a.join([a.view(h) for h in hidden])
+
+
+def output(model: QuantizedModel, a: Arithmetic, hidden: Sequence[Tensor]) -> Tensor:
+    """What the model says about its last hidden states, one a direction: the head's int8, or they themselves."""
     if model.head is None:
-        return h
-    return a.narrow(a.affine(model.head.dense, a.view(h), name="dense"), "out", model.head.output_scale)
+        return a.join(hidden)
+    return a.narrow(a.affine(model.head.dense, passed_on(a, hidden), name="dense"), "out", model.head.output_scale)
 
 
 def _lstm(a: Arithmetic, layer: Layer, x: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, ...]:

@@ -27,11 +27,11 @@ class Graph:
     """One subgraph under construction."""
 
     def __init__(self, file: "TFLiteFile", index: int, name: str) -> None:
+        self.file = file
         self.index = index
         self.name = name
         self.inputs: Sequence[Tensor] = ()
         self.outputs: Sequence[Tensor] = ()
-        self._file = file
         self._tensors: list[dict[str, Any]] = []
         self._operators: list[dict[str, Any]] = []
         self._constants: dict[tuple[Any, ...], Tensor] = {}
@@ -60,7 +60,7 @@ class Graph:
         array = np.asarray(values, dtype)
         key = (array.tobytes(), array.shape, dtype, None if scale is None else np.asarray(scale).tobytes())
         if key not in self._constants:
-            self._constants[key] = self.tensor(name, array.shape, dtype, scale, 0, self._file.buffer(array.tobytes()))
+            self._constants[key] = self.tensor(name, array.shape, dtype, scale, 0, self.file.buffer(array.tobytes()))
         return self._constants[key]
 
     def op(
@@ -68,7 +68,7 @@ class Graph:
     ) -> None:
         """Append a builtin operator of schema.OPERATORS."""
         operator: dict[str, Any] = {
-            "opcode_index": self._file.operator_index(name),
+            "opcode_index": self.file.operator_index(name),
             "inputs": [tensor.index for tensor in inputs],
             "outputs": [tensor.index for tensor in outputs],
         }

@@ -54,6 +54,7 @@ table QuantizeOptions { }
 table SliceOptions { }
 table LessOptions { }
 table ShapeOptions { out_type:byte; }
+table SelectV2Options { }
 table WhileOptions { cond_subgraph_index:int; body_subgraph_index:int; }
 table CallOnceOptions { init_subgraph_index:int; }
 table VarHandleOptions { container:string; shared_name:string; }
@@ -89,6 +90,7 @@ OPERATORS: Final = {
     "SHAPE": OperatorType(77, 1, "ShapeOptions", 55),
     "QUANTIZE": OperatorType(114, 2, "QuantizeOptions", 89),
     "WHILE": OperatorType(119, 1, "WhileOptions", 93),
+    "SELECT_V2": OperatorType(123, 1, "SelectV2Options", 98),
     "CALL_ONCE": OperatorType(129, 1, "CallOnceOptions", 103),
     "VAR_HANDLE": OperatorType(142, 1, "VarHandleOptions", 111),
     "READ_VARIABLE": OperatorType(143, 1, "ReadVariableOptions", 112),
