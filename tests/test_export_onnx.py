@@ -22,15 +22,21 @@ Feeds = dict[str, Array]
 Runtime = Callable[[bytes, Feeds], dict[str, Array]]
 
 
-def session(content: bytes) -> onnxruntime.InferenceSession:
+def session(content: bytes, optimise: bool = True, threads: int = 1) -> onnxruntime.InferenceSession:
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+    if not optimise:
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
 
 
-def run_ort(content: bytes, feeds: Feeds) -> dict[str, Array]:
-    loaded = session(content)
+def run_ort(content: bytes, feeds: Feeds, optimise: bool = True, threads: int = 1) -> dict[str, Array]:
+    loaded = session(content, optimise, threads)
     return dict(zip([o.name for o in loaded.get_outputs()], loaded.run(None, feeds), strict=True))
+
+
+def run_unoptimised(content: bytes, feeds: Feeds) -> dict[str, Array]:
+    return run_ort(content, feeds, optimise=False)
 
 
 def run_reference(content: bytes, feeds: Feeds) -> dict[str, Array]:

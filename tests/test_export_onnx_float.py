@@ -1,92 +1,140 @@
 """Float and weights-only ONNX files equal torch's modules."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import onnx
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from edgernn.export.onnx import float_to_onnx, to_onnx
+from edgernn.export.onnx import Form, float_to_onnx, to_onnx
 from edgernn.floatmodel import FloatLayer, FloatModel
 from edgernn.qmodel import Affine, Cell, HeadKind, QuantizedModel, Scheme
 
-from .models import SCHEMES, Variant, random_input, random_model
-from .test_export_onnx import Array, Feeds, Runtime, check, run_ort, run_reference, with_normalisation
+from .models import SCHEMES, VARIANTS, Variant, random_input, random_model
+from .test_export_onnx import Array, Feeds, Runtime, check, run_ort, run_reference, session, with_normalisation
+from .test_export_onnx_bidirectional import with_directions
 
 torch.set_num_threads(1)
 
-TORCH: dict[str, Any] = {"lstm": nn.LSTM, "gru": nn.GRU, "rnn": nn.RNN}
+PARTS = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+PATTERNS = ([False, False], [True, True], [True, False])  # which of two layers are bidirectional
+LENGTHS = np.array([13, 1, 6, 12], np.int32)
+
+
+class TextbookGru(nn.GRU):
+    """A layer of the GRU that torch does not have: the reset gate scales the state, not its product."""
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
+        ways = [self._read(x, "")]
+        last = [ways[0][-1]]
+        if self.bidirectional:
+            backward = self._read(x.flip(0), "_reverse")
+            ways.append(backward.flip(0))
+            last.append(backward[-1])
+        return torch.cat(ways, dim=1), torch.stack(last)
+
+    def _read(self, x: Tensor, suffix: str) -> Tensor:
+        weight_ih, weight_hh, bias_ih, bias_hh = (getattr(self, f"{part}_l0{suffix}") for part in PARTS)
+        size, states = self.hidden_size, [x.new_zeros(self.hidden_size)]
+        for gates in x @ weight_ih.T + bias_ih + bias_hh:
+            h = states[-1]
+            r, z = (gates[: 2 * size] + weight_hh[: 2 * size] @ h).sigmoid().split(size)
+            n = (gates[2 * size :] + weight_hh[2 * size :] @ (r * h)).tanh()
+            states.append((1 - z) * n + z * h)
+        return torch.stack(states[1:])
+
+
+MODULES: dict[Variant, Any] = {"lstm": nn.LSTM, "gru": nn.GRU, "gru_before": TextbookGru, "rnn": nn.RNN}
 
 
 class Network(nn.Module):
-    """What a float file computes after its normalisation, with torch's own modules."""
+    """What a float file computes after its normalisation, in float64, one sequence without padding at a time."""
 
-    def __init__(self, cell: Cell, inputs: int, hidden: int, outputs: int, layers: int, head: HeadKind) -> None:
+    def __init__(
+        self, cell: Variant, inputs: int, hidden: int, outputs: int, pattern: Sequence[bool], head: HeadKind | None
+    ) -> None:
         super().__init__()
-        self.rnn = TORCH[cell](inputs, hidden, num_layers=layers, batch_first=True)
-        self.dense = nn.Linear(hidden, outputs)
+        self.layers = nn.ModuleList()
+        for both in pattern:
+            self.layers.append(MODULES[cell](inputs, hidden, bidirectional=both))
+            inputs = hidden * (1 + both)
+        self.dense = nn.Linear(inputs, outputs)
         self.head = head
+        self.double()
 
     @torch.no_grad()
     def run(self, x: Array, lengths: Array) -> Array:
-        tensor = torch.from_numpy(np.asarray(x, np.float32))
-        packed = nn.utils.rnn.pack_padded_sequence(tensor, torch.from_numpy(lengths).long(), True, False)
-        hidden, _ = nn.utils.rnn.pad_packed_sequence(self.rnn(packed)[0], True, total_length=x.shape[1])
-        valid = torch.arange(x.shape[1])[None] < torch.from_numpy(lengths)[:, None]
-        y = self.dense(hidden) * valid[:, :, None]
-        result: Array = (
-            y if self.head == "steps" else y[torch.arange(len(x)), torch.from_numpy(lengths).long() - 1]
-        ).numpy()
-        return result
+        rows = [self._one(torch.from_numpy(row[:end].astype(np.float64))) for row, end in zip(x, lengths, strict=True)]
+        if self.head == "last":
+            return np.stack(rows)
+        y = np.zeros((*x.shape[:2], rows[0].shape[1]))
+        for padded, row in zip(y, rows, strict=True):
+            padded[: len(row)] = row
+        return y
 
-    def set_weights(self, **weights: Array) -> None:
-        for name, value in weights.items():
-            getattr(self.rnn, name).data = torch.from_numpy(np.asarray(value, np.float32))
+    def _one(self, x: Tensor) -> Array:
+        last = x
+        for layer in self.layers:
+            x, state = layer(x)
+            last = (state[0] if isinstance(layer, nn.LSTM) else state).flatten()
+        read = last if self.head == "last" else x
+        y: Array = (self.dense(read) if self.head else read).numpy()
+        return y
 
 
-def float_model(network: Network, cell: Cell, mean: Array, std: Array, reset_after: bool = True) -> FloatModel:
-    weights = {name: value.detach().numpy() for name, value in network.rnn.named_parameters()}
-    parts = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
-    layers = [
-        FloatLayer(cell, reset_after, *(weights[f"{part}_l{index}"] for part in parts))
-        for index in range(network.rnn.num_layers)
-    ]
-    dense = [value.detach().numpy() for value in (network.dense.weight, network.dense.bias)]
+def float_model(network: Network, mean: Array, std: Array) -> FloatModel:
+    def layer(module: nn.RNNBase, suffix: str, backward: FloatLayer | None) -> FloatLayer:
+        cell: Cell = "lstm" if isinstance(module, nn.LSTM) else "gru" if isinstance(module, nn.GRU) else "rnn"
+        w_ih, w_hh, b_ih, b_hh = (getattr(module, f"{part}_l0{suffix}").detach().float().numpy() for part in PARTS)
+        return FloatLayer(cell, not isinstance(module, TextbookGru), w_ih, w_hh, b_ih, b_hh, backward)
+
+    modules: list[Any] = list(network.layers)
+    layers = [layer(one, "", layer(one, "_reverse", None) if one.bidirectional else None) for one in modules]
+    dense = [value.detach().float().numpy() for value in (network.dense.weight, network.dense.bias)]
     labels = tuple(f"class {i}" for i in range(len(dense[1])))
+    assert network.head is not None
     return FloatModel(tuple(layers), network.head, dense[0], dense[1], mean, std, labels, "classification")
 
 
 def random_float_model(
-    seed: int, cell: Cell, head: HeadKind, reset_after: bool = True
+    seed: int, cell: Variant, head: HeadKind, pattern: Sequence[bool] = PATTERNS[0]
 ) -> tuple[Network, FloatModel, Array]:
     """A network of torch, the same as FloatModel, and raw inputs [4, 13, 5] for it."""
     torch.manual_seed(seed)
     rng = np.random.default_rng(seed)
-    network = Network(cell, 5, 11, 3, 2, head)
-    for parameter in network.rnn.parameters():
-        parameter.data *= 2
+    network = Network(cell, 5, 11, 3, pattern, head)
+    for name, parameter in network.named_parameters():
+        parameter.data = (parameter.data * (2 if "layers" in name else 1)).float().double()
     mean, std = rng.normal(0, 3, 5).astype(np.float32), rng.uniform(0.5, 4, 5).astype(np.float32)
     x = (rng.normal(0, 1, (4, 13, 5)) * std + mean).astype(np.float32)
-    return network, float_model(network, cell, mean, std, reset_after), x
+    return network, float_model(network, mean, std), x
 
 
-LENGTHS = np.array([13, 1, 6, 12], np.int32)
-
-
-@pytest.mark.parametrize("head", ["last", "steps"])
-@pytest.mark.parametrize("cell", ["lstm", "gru", "rnn"])
-def test_float_file_equals_torch(cell: Cell, head: HeadKind) -> None:
-    network, model, x = random_float_model(81, cell, head)
-    content = float_to_onnx(model)
+def check_float_file(content: bytes, x: Array, want: Array) -> None:
+    """The file's outputs of x [4, 13, ..] with LENGTHS, whatever x is beyond them."""
     check(content)
-    y = run_ort(content, {"x": x, "lengths": LENGTHS})["y"]
-    np.testing.assert_allclose(y, network.run((x - model.input_mean) / model.input_std, LENGTHS), rtol=0, atol=1e-5)
+    loaded = session(content)
+    y = loaded.run(None, {"x": x, "lengths": LENGTHS})[0]
+    np.testing.assert_allclose(y, want, rtol=0, atol=1e-5)
+    for padding in (np.nan, np.inf, -1e30):
+        padded = np.where(np.arange(13)[None, :, None] < LENGTHS[:, None, None], x, np.float32(padding))
+        assert np.array_equal(loaded.run(None, {"x": padded, "lengths": LENGTHS})[0], y), f"padding {padding}"
+
+
+@pytest.mark.parametrize("pattern", PATTERNS)
+@pytest.mark.parametrize("head", ["last", "steps"])
+@pytest.mark.parametrize("cell", VARIANTS)
+def test_float_file_equals_torch(cell: Variant, head: HeadKind, pattern: list[bool]) -> None:
+    network, model, x = random_float_model(81, cell, head, pattern)
+    check_float_file(float_to_onnx(model), x, network.run((x - model.input_mean) / model.input_std, LENGTHS))
 
 
 def loop_steps(content: bytes, x: Array, run: Runtime) -> Array:
     """All outputs [N, T, ..] of a float step file from states of zero."""
+    check(content)
     inputs = onnx.load_from_string(content).graph.input
     sizes = {i.name: i.type.tensor_type.shape.dim[1].dim_value for i in inputs if i.name != "x"}
     states: Feeds = {name: np.zeros((len(x), size), np.float32) for name, size in sizes.items()}
@@ -99,87 +147,73 @@ def loop_steps(content: bytes, x: Array, run: Runtime) -> Array:
 
 
 @pytest.mark.parametrize("run", [run_ort, run_reference])
-@pytest.mark.parametrize("cell", ["lstm", "gru", "rnn"])
-def test_looped_float_step_equals_torch(cell: Cell, run: Runtime) -> None:
+@pytest.mark.parametrize("cell", VARIANTS)
+def test_looped_float_step_equals_torch(cell: Variant, run: Runtime) -> None:
     network, model, x = random_float_model(82, cell, "steps")
-    content = float_to_onnx(model, "step")
-    check(content)
     want = network.run((x - model.input_mean) / model.input_std, np.full(4, 13))
-    np.testing.assert_allclose(loop_steps(content, x, run), want, rtol=0, atol=1e-5)
+    np.testing.assert_allclose(loop_steps(float_to_onnx(model, "step"), x, run), want, rtol=0, atol=1e-5)
 
 
-def textbook_gru(model: FloatModel, x: Array) -> Array:
-    """[N, T, outputs] of a GRU whose reset gate comes before the matrix product, which torch does not have."""
-    sequence = (np.asarray(x, np.float64) - model.input_mean) / model.input_std
-    for layer in model.layers:
-        size, states = layer.hidden_size, []
-        h = np.zeros((len(x), size))
-        for t in range(x.shape[1]):
-            gates = sequence[:, t] @ layer.weight_ih.T + layer.bias_ih + layer.bias_hh
-            rz = gates[:, : 2 * size] + h @ layer.weight_hh[: 2 * size].T
-            r, z = np.split(1 / (1 + np.exp(-rz)), 2, axis=1)
-            n = np.tanh(gates[:, 2 * size :] + (r * h) @ layer.weight_hh[2 * size :].T)
-            h = (1 - z) * n + z * h
-            states.append(h)
-        sequence = np.stack(states, axis=1)
-    result: Array = sequence @ model.head_weight.T + model.head_bias
-    return result
-
-
-def test_float_gru_with_the_reset_before_the_product() -> None:
-    _, model, x = random_float_model(83, "gru", "steps", reset_after=False)
-    want = textbook_gru(model, x)
-    y = run_ort(float_to_onnx(model), {"x": x, "lengths": np.full(4, 13, np.int32)})["y"]
-    np.testing.assert_allclose(y, want, rtol=0, atol=1e-5)
-    np.testing.assert_allclose(loop_steps(float_to_onnx(model, "step"), x, run_ort), want, rtol=0, atol=1e-5)
-
-
-def dequantised_torch(model: QuantizedModel) -> Network:
+def dequantised_torch(model: QuantizedModel, cell: Variant) -> Network:
     """Torch's modules with the integers' real values; its input is integer * scale, with the zero point left in.
 
     Layer 0's bias holds -zero_point * sum(weights), and so it expects the input like that.
     """
-    assert model.head is not None
-    first = model.layers[0]
-    sizes = (model.input_size, first.hidden_size, model.output_size, len(model.layers))
-    network = Network(first.cell, *sizes, model.head.kind)
-    for index, layer in enumerate(model.layers):
-        for name, affine in (("ih", layer.input), ("hh", layer.recurrent)):
-            weight, bias = real(affine)
-            network.set_weights(**{f"weight_{name}_l{index}": weight, f"bias_{name}_l{index}": bias})
-    network.dense.weight.data, network.dense.bias.data = (
-        torch.from_numpy(value.astype(np.float32)) for value in real(model.head.dense)
-    )
+    pattern = [layer.backward is not None for layer in model.layers]
+    sizes = (model.input_size, model.layers[0].hidden_size, model.output_size)
+    network = Network(cell, *sizes, pattern, model.head.kind if model.head else None)
+    for layer, module in zip(model.layers, network.layers, strict=True):
+        for suffix, direction in zip(("", "_reverse"), layer.directions, strict=False):
+            for name, affine in (("ih", direction.input), ("hh", direction.recurrent)):
+                weight, bias = real(affine)
+                getattr(module, f"weight_{name}_l0{suffix}").data = weight
+                getattr(module, f"bias_{name}_l0{suffix}").data = bias
+    if model.head is not None:
+        network.dense.weight.data, network.dense.bias.data = real(model.head.dense)
     return network
 
 
-def real(affine: Affine) -> tuple[Array, Array]:
+def real(affine: Affine) -> tuple[Tensor, Tensor]:
     scale = affine.weight_scale.astype(np.float64)
-    return affine.weight * scale[:, None], affine.bias * scale * affine.input_scale
+    return torch.from_numpy(affine.weight * scale[:, None]), torch.from_numpy(affine.bias * scale * affine.input_scale)
 
 
+@pytest.mark.parametrize("pattern", PATTERNS)
 @pytest.mark.parametrize("scheme", SCHEMES)
-@pytest.mark.parametrize("head", ["last", "steps"])
-@pytest.mark.parametrize("cell", ["lstm", "gru", "rnn"])
-def test_weights_only_file_equals_torch(cell: Variant, head: HeadKind, scheme: Scheme) -> None:
-    model = with_normalisation(random_model(91, cell, scheme, head=head, layers=2, hidden_size=9, input_size=4), 91)
-    assert scheme == "w8a16" or model.input_zero_point != 0
+@pytest.mark.parametrize("head", ["last", "steps", None])
+@pytest.mark.parametrize("cell", VARIANTS)
+def test_weights_only_file_equals_torch(
+    cell: Variant, head: HeadKind | None, scheme: Scheme, pattern: list[bool]
+) -> None:
+    zero_point = -128 if head else 127
+    sizes: dict[str, Any] = {"layers": 2, "hidden_size": 9, "input_size": 4, "input_zero_point": zero_point}
+    made = random_model(91, cell, scheme, head=head, bidirectional=True, **sizes)
+    model = with_normalisation(with_directions(made, pattern), 91)
     integers = random_input(model, 13, 91, (4,)).astype(np.float64)
-    raw = (integers - model.input_zero_point) * model.input_scale * model.input_std + model.input_mean
-    want = dequantised_torch(model).run(integers * model.input_scale, LENGTHS)
-    content = to_onnx(model, weights_only=True)
-    check(content)
-    y = run_ort(content, {"x": raw.astype(np.float32), "lengths": LENGTHS})["y"]
-    np.testing.assert_allclose(y, want, rtol=0, atol=1e-5)
-    if head == "steps":
-        content = to_onnx(model, "step", weights_only=True)
-        check(content)
-        whole = run_ort(
-            to_onnx(model, weights_only=True), {"x": raw.astype(np.float32), "lengths": np.full(4, 13, np.int32)}
-        )
-        np.testing.assert_allclose(loop_steps(content, raw.astype(np.float32), run_ort), whole["y"], rtol=0, atol=1e-5)
+    x = (integers - model.input_zero_point) * model.input_scale * model.input_std + model.input_mean
+    network = dequantised_torch(model, cell)
+    want = network.run(integers * model.input_scale, LENGTHS)
+    check_float_file(to_onnx(model, weights_only=True), x.astype(np.float32), want)
+    if model.every_step and not model.bidirectional:
+        y = loop_steps(to_onnx(model, "step", weights_only=True), x.astype(np.float32), run_ort)
+        want = network.run(integers * model.input_scale, np.full(4, 13))
+        np.testing.assert_allclose(y, want, rtol=0, atol=1e-5)
 
 
-def test_unknown_form_is_refused() -> None:
+@pytest.mark.parametrize("pattern", PATTERNS)
+@pytest.mark.parametrize("cell", VARIANTS)
+def test_an_empty_sequence_leaves_the_state_zero(cell: Variant, pattern: list[bool]) -> None:
+    network, model, x = random_float_model(101, cell, "last", pattern)
+    lengths = np.array([0, 13, 0, 5], np.int32)
+    y = run_ort(float_to_onnx(model), {"x": x, "lengths": lengths})["y"]
+    assert np.array_equal(y[[0, 2]], np.stack([model.head_bias] * 2))
+    want = network.run((x - model.input_mean) / model.input_std, np.maximum(lengths, 1))
+    np.testing.assert_allclose(y[[1, 3]], want[[1, 3]], rtol=0, atol=1e-5)
+
+
+def test_other_forms_are_refused() -> None:
+    stream: Form = "stream"  # type: ignore[assignment]
     with pytest.raises(ValueError, match="unknown form 'stream'"):
-        float_to_onnx(random_float_model(105, "gru", "last")[1], "stream")  # type: ignore[arg-type]
+        float_to_onnx(random_float_model(105, "gru", "last")[1], stream)
+    with pytest.raises(ValueError, match="a bidirectional model reads whole sequences"):
+        float_to_onnx(random_float_model(105, "gru", "last", PATTERNS[1])[1], "step")

@@ -2,11 +2,18 @@
 
 Every kind comes in two forms that share their names, N sequences at once:
 
-`sequence`: `x` [N, T, input_size] and `lengths` int32 [N] in 1 .. T -> `y` [N, output_size], from the last valid step,
-or [N, T, output_size] with zeros at padded steps when the model has an output for every step. N and T are free.
+`sequence`: `x` [N, T, input_size] and `lengths` int32 [N] in 1 .. T -> `y` [N, output_size], from the last valid step
+(in a backward direction the first), or [N, T, output_size] with zeros at padded steps when the model has an output for
+every step. N and T are free. What `x` holds at padded steps changes nothing, not even NaN.
 
 `step`: `x` [N, input_size] and the states `h_0`, `c_0`, `h_1`, .. [N, hidden_size], zero at first -> `y`
-[N, output_size] and the next states `h_0_out`, ..: what a stream is fed to, one step at a time.
+[N, output_size] and the next states `h_0_out`, ..: what a stream is fed to, one step at a time. A bidirectional model
+has no such form.
+
+Check what you feed, ONNX Runtime (1.31) hardly does. N = 0 ends the process (abort) in a float or weights-only LSTM or
+GRU of both forms. T = 0 raises in an exact file; in the others y is what the state zero gives. So it is for a length of
+0, in every file. A length below 0 or beyond T counts as 0 or T in an exact file, and raises in the others; so does one
+length for N sequences, which an exact file takes for all of them.
 
 The files' metadata (`edgernn.*`) tell kind, form, task and labels; of an exact one also the scales.
 """
@@ -33,7 +40,8 @@ def to_onnx(model: QuantizedModel, form: Form = "sequence", weights_only: bool =
     model and a quarter of its size. `x` holds real units, `y` real values. This is not the device's arithmetic: it has
     no rounding and no saturation of activations.
 
-    Raises ValueError for an unknown form, a model whose sums float64 does not hold exactly, or one beyond 2 GiB.
+    Raises ValueError for an unknown form, single steps of a bidirectional model, a model whose sums float64 does not
+    hold exactly, or one beyond 2 GiB.
     """
     _check(model, QuantizedModel, "call convert(model) first", form)
     if weights_only:
@@ -44,7 +52,7 @@ def to_onnx(model: QuantizedModel, form: Form = "sequence", weights_only: bool =
 def float_to_onnx(model: FloatModel, form: Form = "sequence") -> bytes:
     """The float model as the content of an `.onnx` file: `x` float32 in real units (the file normalises), `y` logits.
 
-    Raises ValueError for an unknown form or a model beyond 2 GiB.
+    Raises ValueError for an unknown form, single steps of a bidirectional model, or a model beyond 2 GiB.
     """
     _check(model, FloatModel, "read one with FloatModel.load(path)", form)
     return _float_file(floating.from_float(model), form)

@@ -66,6 +66,18 @@ class Emitter:
         """Cut the last axis into pieces of these sizes."""
         return self.ops("Split", value, list(sizes), outputs=len(sizes), axis=-1)
 
+    def concat(self, *values: str) -> str:
+        """Join along the last axis; a single value stays as it is."""
+        return self.op("Concat", *values, axis=-1) if len(values) > 1 else values[0]
+
+    def stack(self, *values: str) -> str:
+        """Join along a new first axis."""
+        return self.op("Concat", *(self.op("Unsqueeze", value, [0]) for value in values), axis=0)
+
+    def flip(self, value: str) -> str:
+        """The first axis from its end to its start."""
+        return self.op("Slice", value, [-1], [1 - 2**63], [0], [-1])
+
     def cast(self, value: Value, dtype: npt.DTypeLike) -> str:
         return self.op("Cast", value, to=helper.np_dtype_to_tensor_dtype(np.dtype(dtype)))
 

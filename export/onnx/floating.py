@@ -2,12 +2,13 @@
 
 import json
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import onnx
 
-from ...floatmodel import FloatArray, FloatModel
+from ... import qmodel
+from ...floatmodel import FloatArray, FloatLayer, FloatModel
 from ...qmodel import STATES, Affine, Cell, IntArray, QuantizedModel
 from .emitter import Emitter, Value, tensor, valid_steps
 
@@ -32,16 +33,27 @@ class Matrix:
 
 @dataclass(frozen=True, eq=False)
 class Layer:
+    """One direction of a recurrent layer, with its `backward` one if it has both. Rows are in PyTorch's order."""
+
     cell: Cell
     reset_after: bool
     weight_ih: Matrix
     weight_hh: Matrix
     bias_ih: FloatArray
     bias_hh: FloatArray
+    backward: "Layer | None"
+
+    @property
+    def directions(self) -> "tuple[Layer, ...]":
+        return (self,) if self.backward is None else (self, self.backward)
 
     @property
     def hidden_size(self) -> int:
         return int(self.weight_hh.values.shape[1])
+
+    @property
+    def output_size(self) -> int:
+        return self.hidden_size * len(self.directions)
 
     @property
     def states(self) -> tuple[str, ...]:
@@ -65,16 +77,12 @@ class Network:
 
     @property
     def output_size(self) -> int:
-        return self.layers[-1].hidden_size if self.head is None else len(self.head[1])
+        return self.layers[-1].output_size if self.head is None else len(self.head[1])
 
 
 def from_float(model: FloatModel) -> Network:
-    layers = [
-        Layer(s.cell, s.reset_after, Matrix(s.weight_ih), Matrix(s.weight_hh), s.bias_ih, s.bias_hh)
-        for s in model.layers
-    ]
     return Network(
-        tuple(layers),
+        tuple(_float_layer(layer) for layer in model.layers),
         (Matrix(model.head_weight), model.head_bias),
         model.head == "steps",
         model.input_mean,
@@ -83,24 +91,28 @@ def from_float(model: FloatModel) -> Network:
     )
 
 
+def _float_layer(layer: FloatLayer) -> Layer:
+    weights = Matrix(layer.weight_ih), Matrix(layer.weight_hh)
+    backward = None if layer.backward is None else _float_layer(layer.backward)
+    return Layer(layer.cell, layer.reset_after, *weights, layer.bias_ih, layer.bias_hh, backward)
+
+
 def from_quantized(model: QuantizedModel) -> Network:
     """The float network that the integers stand for: weights and biases times their scales."""
-    layers = [
-        Layer(
-            layer.cell,
-            layer.reset_after,
-            Matrix(layer.input.weight, layer.input.weight_scale),
-            Matrix(layer.recurrent.weight, layer.recurrent.weight_scale),
-            _real_bias(layer.input, 0 if index else model.input_zero_point),
-            _real_bias(layer.recurrent),
-        )
-        for index, layer in enumerate(model.layers)
-    ]
+    layers = [_real_layer(layer, 0 if index else model.input_zero_point) for index, layer in enumerate(model.layers)]
     dense = None if model.head is None else model.head.dense
     head = None if dense is None else (Matrix(dense.weight, dense.weight_scale), _real_bias(dense))
     properties = {"edgernn.kind": "weights_only", "edgernn.scheme": model.scheme, "edgernn.task": model.task}
     properties["edgernn.labels"] = json.dumps(model.labels)
     return Network(tuple(layers), head, model.every_step, model.input_mean, model.input_std, properties)
+
+
+def _real_layer(layer: qmodel.Layer, zero_point: int) -> Layer:
+    weight_ih = Matrix(layer.input.weight, layer.input.weight_scale)
+    weight_hh = Matrix(layer.recurrent.weight, layer.recurrent.weight_scale)
+    biases = _real_bias(layer.input, zero_point), _real_bias(layer.recurrent)
+    backward = None if layer.backward is None else _real_layer(layer.backward, zero_point)
+    return Layer(layer.cell, layer.reset_after, weight_ih, weight_hh, *biases, backward)
 
 
 def _real_bias(affine: Affine, zero_point: int = 0) -> FloatArray:
@@ -116,8 +128,8 @@ def sequence_graph(network: Network) -> bytes:
     g = Emitter()
     every, last = g.op("Transpose", _normalised(g, network), perm=[1, 0, 2]), ""
     for layer in network.layers:
-        directions, state = _recurrent(g, layer, every, "lengths", [])
-        every, last = g.op("Squeeze", directions, [1]), g.op("Squeeze", state[0], [0])
+        hidden, state = _recurrent(g, layer, every, "lengths", [])
+        every, last = _side_by_side(g, layer, hidden), _side_by_side(g, layer, state[0])
     y = _head(g, network, every if network.every_step else last)
     if network.every_step:
         y = g.op("Transpose", g.op("Where", valid_steps(g), y, np.float32(0)), perm=[1, 0, 2])
@@ -128,7 +140,12 @@ def sequence_graph(network: Network) -> bytes:
 
 
 def step_graph(network: Network) -> bytes:
-    """x [N, input_size] and the states [N, hidden_size] -> y [N, output_size] and the next states."""
+    """x [N, input_size] and the states [N, hidden_size] -> y [N, output_size] and the next states.
+
+    Raises ValueError for a bidirectional network.
+    """
+    if any(layer.backward for layer in network.layers):
+        raise ValueError("a bidirectional model reads whole sequences; export it in the form 'sequence'")
     g = Emitter()
     inputs = [tensor("x", np.float32, "N", network.input_size)]
     outputs = [tensor("y", np.float32, "N", network.output_size)]
@@ -150,15 +167,27 @@ def _normalised(g: Emitter, network: Network) -> str:
 
 
 def _recurrent(g: Emitter, layer: Layer, x: str, lengths: str, states: list[str]) -> tuple[str, list[str]]:
-    """Every hidden state [T, 1, N, H] and the last states [1, N, H] for x [T, N, columns], from `states` or zero."""
+    """Hidden states [T, D, N, H] and final states [D, N, H] of D directions, from `states` or zero; x [T, N, columns].
+
+    A sequence's final states are those of its last valid step, in a backward direction those of its first.
+    """
     order = np.concatenate([np.arange(layer.hidden_size) + b * layer.hidden_size for b in _GATE_BLOCKS[layer.cell]])
-    weights = [g.op("Unsqueeze", matrix.emit(g, order), [0]) for matrix in (layer.weight_ih, layer.weight_hh)]
-    bias = np.concatenate([layer.bias_ih[order], layer.bias_hh[order]])[None]
-    inputs: list[Value] = [x, *weights, bias, lengths, *states]
-    attributes = {"linear_before_reset": int(layer.reset_after)} if layer.cell == "gru" else {}
-    outputs = 1 + len(layer.states)
-    every, *last = g.ops(_OPERATOR[layer.cell], *inputs, outputs=outputs, hidden_size=layer.hidden_size, **attributes)
+    weight_ih = g.stack(*(one.weight_ih.emit(g, order) for one in layer.directions))
+    weight_hh = g.stack(*(one.weight_hh.emit(g, order) for one in layer.directions))
+    bias = np.stack([np.concatenate([one.bias_ih[order], one.bias_hh[order]]) for one in layer.directions])
+    attributes: dict[str, Any] = {"hidden_size": layer.hidden_size}
+    if layer.cell == "gru":
+        attributes["linear_before_reset"] = int(layer.reset_after)
+    if layer.backward is not None:
+        attributes["direction"] = "bidirectional"
+    inputs: list[Value] = [x, weight_ih, weight_hh, bias, lengths, *states]
+    every, *last = g.ops(_OPERATOR[layer.cell], *inputs, outputs=1 + len(layer.states), **attributes)
     return every, last
+
+
+def _side_by_side(g: Emitter, layer: Layer, h: str) -> str:
+    """[.., D, N, H] -> [.., N, D * H] for the layer's D directions."""
+    return g.concat(*(g.op("Gather", h, np.int64(index), axis=-3) for index in range(len(layer.directions))))
 
 
 def _head(g: Emitter, network: Network, h: str) -> str:

@@ -19,11 +19,14 @@ def sequence_graph(model: QuantizedModel) -> bytes:
     batch = g.op("Shape", "x", start=0, end=1)
     hidden, last = g.cast("x", np.float64), ""
     for index, layer in enumerate(model.layers):
-        cell = Cell(layer, model.scheme == "w8a8", tables)
-        gates = cell.input_gates(g, hidden, model.view_limit if index else model.input_limit)
-        if index == 0:  # time first from here on; x itself is not transposed (ONNX Runtime 1.31 crashes on that)
-            gates = [g.op("Transpose", value, perm=[1, 0, 2]) for value in gates]
-        last, every = _scan(g, cell, gates, valid, batch)
+        scanned = []
+        for direction in layer.directions:
+            cell = Cell(direction, model.scheme == "w8a8", tables)
+            gates = cell.input_gates(g, hidden, model.view_limit if index else model.input_limit)
+            if index == 0:  # time first from here on; x itself is not transposed (ONNX Runtime 1.31 crashes on that)
+                gates = [g.op("Transpose", value, perm=[1, 0, 2]) for value in gates]
+            scanned.append(_scan(g, cell, gates, valid, batch, backward=direction is layer.backward))
+        last, every = (g.concat(*values) for values in zip(*scanned, strict=True))
         hidden = cell.view(g, every) if index + 1 < len(model.layers) else every
     y = _output(g, model, tables, every if model.every_step else last)
     if model.every_step:
@@ -35,7 +38,11 @@ def sequence_graph(model: QuantizedModel) -> bytes:
 
 
 def step_graph(model: QuantizedModel) -> bytes:
-    """x [N, input_size] and the int16 states [N, hidden_size] -> y [N, output_size] and the next states."""
+    """x [N, input_size] and the int16 states [N, hidden_size] -> y [N, output_size] and the next states.
+
+    Raises ValueError for a bidirectional model.
+    """
+    model.check_streaming()
     g = Emitter()
     tables = Tables(g)
     inputs = [tensor("x", model.input_dtype, "N", model.input_size)]
@@ -56,10 +63,11 @@ def step_graph(model: QuantizedModel) -> bytes:
     return g.finish("edgernn_exact", inputs, outputs, _properties(model, "step"))
 
 
-def _scan(g: Emitter, cell: Cell, gates: list[str], valid: str, batch: str) -> tuple[str, str]:
-    """Loop over time from states of zero: the last valid hidden state [N, H], and all of them [T, N, H].
+def _scan(g: Emitter, cell: Cell, gates: list[str], valid: str, batch: str, backward: bool) -> tuple[str, str]:
+    """Loop over time from states of zero: the hidden state at the loop's end [N, H], and all of them [T, N, H].
 
-    A padded step leaves the states as they are; the hidden state given for that step means nothing.
+    A padded step leaves the states as they are (zero, where a backward loop begins with padding); the hidden state
+    given for that step means nothing. A backward loop reads flipped values: onnx.reference has no Scan in reverse.
     """
     size, body = cell.layer.hidden_size, g.body()
     states = [body.name(state) for state in cell.states]
@@ -68,15 +76,16 @@ def _scan(g: Emitter, cell: Cell, gates: list[str], valid: str, batch: str) -> t
     following = cell.step(body, parts, states)
     kept = [body.op("Where", now, new, old) for new, old in zip(following, states, strict=True)]
     carried = [tensor(name, np.float64, "N", size) for name in states]
-    scanned = [tensor(name, np.float64, "N", n) for name, n in zip(parts, cell.gate_sizes, strict=True)]
+    columns = [tensor(name, np.float64, "N", n) for name, n in zip(parts, cell.gate_sizes, strict=True)]
     graph = body.body_graph(
-        [*carried, *scanned, tensor(now, np.bool_, "N", 1)],
+        [*carried, *columns, tensor(now, np.bool_, "N", 1)],
         [*(tensor(name, np.float64, "N", size) for name in kept), tensor(following[0], np.float64, "N", size)],
     )
     zeros = g.op("Expand", 0.0, g.op("Concat", batch, [size], axis=0))
-    attributes: dict[str, Any] = {"body": graph, "num_scan_inputs": len(gates) + 1}
-    out = g.ops("Scan", *[zeros] * len(states), *gates, valid, outputs=len(states) + 1, **attributes)
-    return out[0], out[-1]
+    scanned = [g.flip(value) if backward else value for value in (*gates, valid)]
+    attributes: dict[str, Any] = {"body": graph, "num_scan_inputs": len(scanned)}
+    out = g.ops("Scan", *[zeros] * len(states), *scanned, outputs=len(states) + 1, **attributes)
+    return out[0], g.flip(out[-1]) if backward else out[-1]
 
 
 def _output(g: Emitter, model: QuantizedModel, tables: Tables, h: str) -> str:
