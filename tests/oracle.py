@@ -5,6 +5,7 @@ Slow on purpose. It shares the sigmoid table with the product (the table is data
 
 from collections.abc import Sequence
 from fractions import Fraction
+from functools import cache
 from math import floor
 
 import numpy as np
@@ -33,6 +34,7 @@ def rescale(v: int, m: Fraction) -> int:
     return half_away(Fraction(doubled, 2 ** max(-exponent, 0)))
 
 
+@cache  # the multipliers of a model are the same at every step
 def _q31(m: Fraction) -> tuple[int, int]:
     exponent = 0
     while m >= 1:

@@ -35,7 +35,17 @@ def sample(seed: int = 1) -> tuple[Tensor, Tensor]:
 
 
 @both
-@pytest.mark.parametrize("options", [{}, {"num_layers": 3}, {"bias": False}, {"batch_first": True, "num_layers": 2}])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"num_layers": 3},
+        {"bias": False},
+        {"batch_first": True, "num_layers": 2},
+        {"bidirectional": True},
+        {"bidirectional": True, "num_layers": 2, "bias": False},
+    ],
+)
 def test_checkpoints_load_strictly_both_ways_and_outputs_agree(ours: Any, theirs: Any, options: dict[str, Any]) -> None:
     torch.manual_seed(0)
     reference, module = theirs(INPUT, HIDDEN, **options), ours(INPUT, HIDDEN, **options)
@@ -52,8 +62,9 @@ def test_checkpoints_load_strictly_both_ways_and_outputs_agree(ours: Any, theirs
 
 
 @both
-def test_packed_sequences_pass_through(ours: Any, theirs: Any) -> None:
-    module, reference = build(ours), theirs(INPUT, HIDDEN, batch_first=True)
+@pytest.mark.parametrize("options", [{}, {"bidirectional": True}])
+def test_packed_sequences_pass_through(ours: Any, theirs: Any, options: dict[str, Any]) -> None:
+    module, reference = build(ours, **options), theirs(INPUT, HIDDEN, batch_first=True, **options)
     reference.load_state_dict(module.state_dict())
     x, lengths = sample()
     packed = pack_padded_sequence(x, lengths, batch_first=True, enforce_sorted=False)
@@ -63,8 +74,9 @@ def test_packed_sequences_pass_through(ours: Any, theirs: Any) -> None:
 
 
 @pytest.mark.parametrize(("kind", "options"), [(LSTM, {}), (GRU, {}), (GRU, {"reset_after": False}), (RNN, {})])
-def test_padding_never_influences_a_result(kind: Any, options: dict[str, Any]) -> None:
-    module = build(kind, num_layers=2, **options)
+@pytest.mark.parametrize("bidirectional", [False, True])
+def test_padding_never_influences_a_result(kind: Any, options: dict[str, Any], bidirectional: bool) -> None:
+    module = build(kind, num_layers=2, bidirectional=bidirectional, **options)
     x, lengths = sample()
     garbage = x.clone()
     for row, length in enumerate(lengths):
@@ -110,8 +122,11 @@ def test_reset_before_is_the_textbook_equation() -> None:
     assert torch.equal(y[:, -1], state[0])
 
 
-def test_reset_before_takes_every_layout_that_torch_takes() -> None:
-    batch_first, steps_first = build(GRU, reset_after=False), GRU(INPUT, HIDDEN, reset_after=False)
+@pytest.mark.parametrize("options", [{}, {"bidirectional": True, "num_layers": 2}])
+def test_reset_before_takes_every_layout_that_torch_takes(options: dict[str, Any]) -> None:
+    batch_first, steps_first = (
+        GRU(INPUT, HIDDEN, reset_after=False, batch_first=first, **options) for first in (True, False)
+    )
     steps_first.load_state_dict(batch_first.state_dict())
     x, lengths = sample()
     y, state = batch_first(x)
@@ -119,6 +134,8 @@ def test_reset_before_takes_every_layout_that_torch_takes() -> None:
     alone, state_alone = batch_first(x[0])
     torch.testing.assert_close(alone, y[0])
     torch.testing.assert_close(state_alone, state[:, 0])
+    with pytest.raises(ValueError, match="hx must have the shape"):
+        batch_first(x, state[:, :1])
     packed, _ = batch_first(pack_padded_sequence(x, lengths, batch_first=True, enforce_sorted=False))
     expected = pack_padded_sequence(batch_first(x, lengths=lengths)[0], lengths, batch_first=True, enforce_sorted=False)
     assert torch.equal(packed.data, expected.data)
@@ -135,16 +152,16 @@ def test_dropout_acts_between_layers_and_only_in_training() -> None:
 
 @both
 def test_orthogonal_recurrent_initialisation(ours: Any, theirs: Any) -> None:
-    module = build(ours, num_layers=2, recurrent_init="orthogonal")
-    for index in range(2):
-        for gate in getattr(module, f"weight_hh_l{index}").detach().chunk(len(module.gates)):
+    module = build(ours, num_layers=2, bidirectional=True, recurrent_init="orthogonal")
+    for name in ("l0", "l0_reverse", "l1", "l1_reverse"):
+        for gate in getattr(module, f"weight_hh_{name}").detach().chunk(len(module.gates)):
             torch.testing.assert_close(gate @ gate.T, torch.eye(HIDDEN), atol=1e-5, rtol=0)
 
 
 def test_forget_bias_is_the_sum_of_both_biases() -> None:
-    module = build(LSTM, num_layers=2, forget_bias=1.0)
-    for index in range(2):
-        total = getattr(module, f"bias_ih_l{index}") + getattr(module, f"bias_hh_l{index}")
+    module = build(LSTM, num_layers=2, bidirectional=True, forget_bias=1.0)
+    for name in ("l0", "l0_reverse", "l1", "l1_reverse"):
+        total = getattr(module, f"bias_ih_{name}") + getattr(module, f"bias_hh_{name}")
         assert bool((total[HIDDEN : 2 * HIDDEN] == 1.0).all())
         assert not bool((total[:HIDDEN] == 1.0).any())
 
@@ -264,7 +281,6 @@ def test_a_model_without_biases_is_saved_with_zeros(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: LSTM(INPUT, HIDDEN, bidirectional=True), "bidirectional"),
         (lambda: LSTM(INPUT, HIDDEN, proj_size=2), "proj_size"),
         (lambda: GRU(INPUT, 0), "hidden_size"),
         (lambda: GRU(0, HIDDEN), "input_size"),
@@ -280,7 +296,10 @@ def test_a_model_without_biases_is_saved_with_zeros(tmp_path: Path) -> None:
         (lambda: SequenceModel(build(GRU), 3, input_mean=[float("nan")] * 5), "finite"),
         (lambda: SequenceModel.from_float(nn.Linear(2, 2), nn.Linear(2, 2)), "from_float needs"),
         (lambda: SequenceModel.from_float(nn.GRU(2, 3), nn.Linear(2, 2)), "reads 2 features"),
-        (lambda: SequenceModel.from_float(nn.GRU(2, 3, bidirectional=True), nn.Linear(6, 2)), "bidirectional"),
+        (
+            lambda: SequenceModel.from_float(nn.GRU(2, 3, bidirectional=True), nn.Linear(3, 2)),
+            "reads 3 features, but 6 arrive",
+        ),
         (lambda: SequenceModel.from_float(nn.GRU(2, 3), nn.Sequential()), "torch.nn.Linear"),  # type: ignore[arg-type]
         (lambda: build(GRU).set_mask("weight_xx", torch.zeros(1)), "no weight"),
         (lambda: build(GRU).set_mask("weight_hh_l0", torch.zeros(1)), "shape"),

@@ -15,13 +15,15 @@ SEED = 20240611
 CELLS: dict[str, type[Recurrent]] = {"lstm": LSTM, "gru": GRU, "rnn": RNN}
 
 
-def make(cell: str, input_size: int = 12, hidden_size: int = 16, layers: int = 1) -> Recurrent:
+def make(
+    cell: str, input_size: int = 12, hidden_size: int = 16, layers: int = 1, bidirectional: bool = False
+) -> Recurrent:
     torch.manual_seed(SEED)
-    return CELLS[cell](input_size, hidden_size, num_layers=layers, batch_first=True)
+    return CELLS[cell](input_size, hidden_size, num_layers=layers, batch_first=True, bidirectional=bidirectional)
 
 
-def make_model(cell: str = "gru") -> SequenceModel:
-    return SequenceModel(make(cell), 3)
+def make_model(cell: str = "gru", bidirectional: bool = False) -> SequenceModel:
+    return SequenceModel(make(cell, bidirectional=bidirectional), 3)
 
 
 def unit_blocks(mask: np.ndarray, hidden_size: int) -> list[np.ndarray]:
@@ -44,6 +46,21 @@ def test_unit_blocks_fall_whole_and_reach_the_share(cell: str, columns: int) -> 
         largest = max(block.size for block in blocks)
         assert abs(int((~mask).sum()) - 0.75 * mask.numel()) <= largest / 2, name
         assert sparsity(rnn)[name] == int((~mask).sum()) / mask.numel()
+
+
+def test_unit_blocks_belong_to_one_direction() -> None:
+    """Each direction has its own units and its own share; a layer reads the hidden states of both as one row."""
+    rnn = make("gru", hidden_size=6, layers=2, bidirectional=True)
+    with torch.no_grad():
+        for name in ("weight_ih_l1_reverse", "weight_hh_l1_reverse"):
+            rnn.get_parameter(name).mul_(0.01)  # the weakest of all, and still none of the other direction's business
+    masks = prune_(rnn, 0.5).masks()
+    assert len(masks) == 8
+    assert masks["weight_ih_l1_reverse"].shape == (18, 12)
+    for name, mask in masks.items():
+        assert all(block.all() or not block.any() for block in unit_blocks(mask.numpy(), 6)), name
+        assert abs(float(mask.float().mean()) - 0.5) <= 1 / 12, name
+    assert not torch.equal(masks["weight_hh_l0"], masks["weight_hh_l0_reverse"])
 
 
 @pytest.mark.parametrize(
@@ -108,11 +125,12 @@ def test_sparsity_counts_zeros_of_all_layers() -> None:
 
 
 @pytest.mark.parametrize("cell", CELLS)
-def test_masks_survive_copies_files_and_quantisation(cell: str) -> None:
-    model = make_model(cell)
+@pytest.mark.parametrize("bidirectional", [False, True])
+def test_masks_survive_copies_files_and_quantisation(cell: str, bidirectional: bool) -> None:
+    model = make_model(cell, bidirectional)
     prune_(model, 0.75)
     masks = {name: mask.clone() for name, mask in model.rnn.masks().items()}
-    other = make_model(cell)
+    other = make_model(cell, bidirectional)
     other.load_state_dict(model.state_dict())
     x = torch.from_numpy(np.random.default_rng(SEED).normal(size=(4, 7, 12)).astype(np.float32))
     prepare(model, "w8a8")
@@ -125,9 +143,10 @@ def test_masks_survive_copies_files_and_quantisation(cell: str) -> None:
         optimizer.zero_grad()
         torch.autograd.backward(model(x).square().sum())
         optimizer.step()
-    layer = convert(model).layers[0]
-    assert not layer.input.weight[~masks["weight_ih_l0"].numpy()].any()
-    assert not layer.recurrent.weight[~masks["weight_hh_l0"].numpy()].any()
+    directions = convert(model).layers[0].directions
+    for suffix, direction in zip(("", "_reverse")[: 1 + bidirectional], directions, strict=True):
+        assert not direction.input.weight[~masks[f"weight_ih_l0{suffix}"].numpy()].any()
+        assert not direction.recurrent.weight[~masks[f"weight_hh_l0{suffix}"].numpy()].any()
 
 
 def test_the_ramp_is_the_published_cubic() -> None:

@@ -19,17 +19,7 @@ from edgernn.quantize._ops import Primitives
 
 from . import oracle
 from .models import VARIANTS, Variant
-from .networks import BATCH, HIDDEN, INPUT, OUTPUT, STEPS, build, sample
-
-
-def assert_equals_integers(model: SequenceModel, x: Tensor, lengths: Tensor) -> None:
-    """The model's logits are exactly the oracle's integers times the output scale, for every sequence."""
-    quantized = convert(model)
-    y = model(x, lengths).detach().numpy()
-    integers = quantized.quantize_input(x.numpy())
-    for row, length in enumerate(lengths.tolist()):
-        expected = quantized.dequantize_output(oracle.run(quantized, integers[row, :length]))
-        assert np.array_equal(y[row] if model.head_kind == "last" else y[row, :length], expected)
+from .networks import BATCH, HIDDEN, INPUT, OUTPUT, STEPS, assert_equals_integers, build, sample
 
 
 @pytest.mark.parametrize("variant", VARIANTS)

@@ -1,6 +1,6 @@
 """What edgernn adds to torch's recurrent modules: pruning masks, initialisation, lengths, checked arguments."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Literal
 
@@ -8,9 +8,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
-State = Any  # torch's hx: [layers, batch, hidden_size], for the LSTM a pair (h, c) of them
+State = Any  # torch's hx: [layers * directions, batch, hidden_size], for the LSTM a pair (h, c) of them
 RecurrentInit = Literal["uniform", "orthogonal"]
 
+REVERSE = "_reverse"
 _MASK = "_mask"
 
 
@@ -32,6 +33,29 @@ def valid_steps(lengths: Tensor, steps: int) -> Tensor:
     return torch.arange(steps, device=lengths.device) < lengths[:, None]
 
 
+def scan(
+    step: Callable[..., tuple[Tensor, ...]],
+    inputs: Tensor,
+    state: tuple[Tensor, ...],
+    valid: Tensor,
+    backward: bool = False,
+) -> tuple[Tensor, list[tuple[Tensor, ...]]]:
+    """(hidden states [batch, steps, hidden_size]; the states in the order in which they were reached) of one direction.
+
+    step(inputs[:, t], *state) gives the next state, the hidden one first. inputs [batch, steps, ..]; valid bool [batch,
+    steps, 1]. Padding leaves the state as it was, so `backward` starts at each sequence's last valid step; the hidden
+    states at padding are no outputs, and the caller masks them where they could be taken for some.
+    """
+    states = []
+    steps = range(inputs.shape[1])
+    for t in reversed(steps) if backward else steps:
+        following = step(inputs[:, t], *state)
+        state = tuple(torch.where(valid[:, t], new, old) for new, old in zip(following, state, strict=True))
+        states.append(state)
+    hidden = torch.stack([h for h, *_ in states], dim=1)
+    return (hidden.flip(1) if backward else hidden), states
+
+
 class RecurrentBase(nn.RNNBase):
     """Shared by LSTM, GRU and RNN, between them and torch's classes. Not meant to be made by itself."""
 
@@ -47,8 +71,6 @@ class RecurrentBase(nn.RNNBase):
             raise ValueError(f"unknown recurrent_init {recurrent_init!r}; known are uniform, orthogonal")
         if self.input_size < 1:
             raise ValueError(f"input_size must be at least 1, not {self.input_size}")
-        if self.bidirectional:
-            raise ValueError("bidirectional layers are not supported; use bidirectional=False")
         if self.proj_size:
             raise ValueError("proj_size is not supported; use proj_size=0")
         self.recurrent_init = recurrent_init
@@ -62,14 +84,37 @@ class RecurrentBase(nn.RNNBase):
         """
         super().reset_parameters()
         if getattr(self, "recurrent_init", "uniform") == "orthogonal":
-            for index in range(self.num_layers):
-                for gate in getattr(self, f"weight_hh_l{index}").chunk(len(self.gates)):
+            for name in self.direction_names():
+                for gate in getattr(self, f"weight_hh_{name}").chunk(len(self.gates)):
                     nn.init.orthogonal_(gate.data)
+
+    # ---- directions --------------------------------------------------------------------------------------------------
+
+    @property
+    def output_size(self) -> int:
+        """Values a step that the next layer, or the head, reads: the hidden states of all directions."""
+        return self.hidden_size * (1 + self.bidirectional)
+
+    def layers(self) -> list[tuple[str, ...]]:
+        """Every layer's directions as torch names their weights: ("l0",), or ("l0", "l0_reverse"), .."""
+        suffixes = ("", REVERSE) if self.bidirectional else ("",)
+        return [tuple(f"l{index}{suffix}" for suffix in suffixes) for index in range(self.num_layers)]
+
+    def direction_names(self) -> list[str]:
+        """The directions of all layers, in the order of torch's hx."""
+        return [name for names in self.layers() for name in names]
+
+    def direction_weights(self, name: str) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """(weight_ih, weight_hh, bias_ih, bias_hh) of one of `direction_names` as the forward pass uses them."""
+        w_ih, w_hh, b_ih, b_hh = (
+            self.effective(f"{kind}_{name}") for kind in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+        )
+        return w_ih, w_hh, b_ih, b_hh
 
     # ---- pruning masks -----------------------------------------------------------------------------------------------
 
     def set_mask(self, name: str, mask: Tensor) -> None:
-        """Keep `name` (weight_ih_l0, weight_hh_l0, ..) at zero wherever mask is zero, from now on.
+        """Keep `name` (weight_ih_l0, weight_hh_l0_reverse, ..) at zero wherever mask is zero, from now on.
 
         The mask (same shape, zeros and ones) is a buffer `<name>_mask`: it is saved, copied and moved with the module.
         Raises ValueError for an unknown weight or a wrong shape.
@@ -117,12 +162,6 @@ class RecurrentBase(nn.RNNBase):
         mask = self.masks().get(name)
         return parameter if mask is None else parameter * mask
 
-    def layer_weights(self, index: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """(weight_ih, weight_hh, bias_ih, bias_hh) of one layer as the forward pass uses them."""
-        names = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
-        w_ih, w_hh, b_ih, b_hh = (self.effective(f"{name}_l{index}") for name in names)
-        return w_ih, w_hh, b_ih, b_hh
-
     @contextmanager
     def _masked_flat_weights(self) -> Iterator[None]:
         """Let torch's fused kernels read masked weights."""
@@ -144,8 +183,9 @@ class RecurrentBase(nn.RNNBase):
         """torch's forward, and `lengths` [batch]: later steps are padding, whose output is 0 and which changes nothing.
 
         input [batch, steps, input_size] with batch_first, else [steps, batch, input_size]; output likewise with
-        hidden_size; the state that comes back is the one after each sequence's last valid step. Unbatched input and
-        PackedSequence work as in torch. Raises ValueError for lengths that do not fit.
+        output_size; the state that comes back is the one after each sequence's last valid step (of a backward direction
+        after its first). Unbatched input and PackedSequence work as in torch. Raises ValueError for lengths that do not
+        fit.
         """
         with self._masked_flat_weights():
             if lengths is None:

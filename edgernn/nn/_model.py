@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from .._files import read_tensors, write_tensors
-from ..floatmodel import FILE_FORMAT
+from .._files import Tensors, checksum, parsing, read_tensors, typed, write_tensors
+from ..floatmodel import FILE_FORMAT, FloatModel
 from ..qmodel import HeadKind, Task
 from ._base import State, check_lengths, valid_steps
 from ._rnn import GRU, LSTM, RNN, Recurrent
@@ -23,9 +23,10 @@ CELLS: Mapping[str, type[Recurrent]] = {"lstm": LSTM, "gru": GRU, "rnn": RNN}
 class SequenceModel(nn.Module):
     """(x - input_mean) / input_std -> recurrent layers -> dense head of the last valid step or of every step.
 
-    rnn: an edgernn LSTM, GRU or RNN made with batch_first=True (unidirectional). head: "last" or "steps". input_mean,
-    input_std: float [input_size], the normalisation learned on the training data (none by default). labels: the names
-    of the classes. After `quantize.prepare` the forward pass computes the device's integers.
+    rnn: an edgernn LSTM, GRU or RNN made with batch_first=True. head: "last" (if bidirectional, both directions'
+    hidden states when they have read everything) or "steps". input_mean, input_std: float [input_size], the
+    normalisation learned on the training data (none by default). labels: the names of the classes. After
+    `quantize.prepare` the forward pass computes the device's integers.
     """
 
     input_mean: Tensor
@@ -57,7 +58,7 @@ class SequenceModel(nn.Module):
         if labels and len(labels) != output_size:
             raise ValueError(f"{len(labels)} labels for {output_size} outputs")
         self.rnn = rnn
-        self.head = nn.Linear(rnn.hidden_size, output_size)
+        self.head = nn.Linear(rnn.output_size, output_size)
         self.head_kind: HeadKind = head
         self.labels = tuple(labels)
         self.task: Task = task
@@ -83,7 +84,10 @@ class SequenceModel(nn.Module):
         return self.run(x, lengths)[0]
 
     def run(self, x: Tensor, lengths: Tensor | None = None, state: State | None = None) -> tuple[Tensor, State]:
-        """forward from an initial state (torch's hx, in real units) and with the final one, for chunks of a stream."""
+        """forward from an initial state (torch's hx, in real units) and with the final one, for chunks of a stream.
+
+        Raises ValueError as forward does, and for an initial state of a bidirectional model.
+        """
         if not isinstance(x, Tensor) or x.dtype != self.head.weight.dtype:
             found = x.dtype if isinstance(x, Tensor) else type(x).__name__
             raise ValueError(f"x must be a tensor of {self.head.weight.dtype}, the model's type, not {found}")
@@ -91,12 +95,15 @@ class SequenceModel(nn.Module):
             raise ValueError(f"x must be [batch, steps, {self.rnn.input_size}] and not empty, not {tuple(x.shape)}")
         if lengths is not None:
             lengths = check_lengths(lengths, x.shape[0], x.shape[1])
+        if state is not None and self.rnn.bidirectional:
+            raise ValueError("a bidirectional model reads whole sequences: it takes no initial state")
         if self.quantizer is not None:
             return self.quantizer.run(self, x, lengths, state)
         hidden, state = self.rnn((x - self.input_mean) / self.input_std, state, lengths)
         if self.head_kind == "last":
-            last = state[0][-1] if isinstance(state, tuple) else state[-1]
-            return self.head(last), state
+            h = state[0] if isinstance(state, tuple) else state
+            last = h[-2:] if self.rnn.bidirectional else h[-1:]
+            return self.head(torch.cat(tuple(last), dim=1)), state
         y = self.head(hidden)
         return (y if lengths is None else y * valid_steps(lengths.to(y.device), x.shape[1])[..., None]), state
 
@@ -117,15 +124,13 @@ class SequenceModel(nn.Module):
         kind = next((CELLS[c] for c, base in _TORCH.items() if type(rnn) is base or type(rnn) is CELLS[c]), None)
         if kind is None or not isinstance(rnn, nn.RNNBase):
             raise ValueError(f"from_float needs a torch.nn.LSTM, GRU or RNN, not {type(rnn).__name__}")
-        if rnn.bidirectional:
-            raise ValueError("bidirectional layers are not supported; use bidirectional=False")
         if not isinstance(linear, nn.Linear):
             raise ValueError(f"from_float needs the torch.nn.Linear behind the layers, not a {type(linear).__name__}")
-        if linear.in_features != rnn.hidden_size:
-            raise ValueError(f"the Linear reads {linear.in_features} features, but {rnn.hidden_size} arrive")
         names = ["input_size", "hidden_size", "num_layers", "bias", "dropout", "bidirectional"]
         names += [name for name in kind.own_options if hasattr(rnn, name)]
         ours = kind(batch_first=True, **{name: getattr(rnn, name) for name in names})
+        if linear.in_features != ours.output_size:
+            raise ValueError(f"the Linear reads {linear.in_features} features, but {ours.output_size} arrive")
         ours.load_state_dict(rnn.state_dict())
         model = cls(ours, linear.out_features, head, **options)
         with torch.no_grad():
@@ -139,12 +144,16 @@ class SequenceModel(nn.Module):
         """Write `model.safetensors`: the state_dict and what is needed to build the model again. Raises ValueError."""
         if self.head.weight.dtype != torch.float32:
             raise ValueError(f"the model holds {self.head.weight.dtype}, files hold float32; call model.float() first")
+        write_tensors(path, *self._content(provenance or {}))
+
+    def _content(self, provenance: Mapping[str, Any]) -> tuple[Tensors, dict[str, Any]]:
+        """The tensors and the header of the model's file."""
         tensors = {name: value.detach().cpu().numpy() for name, value in self.state_dict().items()}
         if not self.rnn.bias:
             rows = len(self.rnn.gates) * self.rnn.hidden_size
-            names = [f"rnn.bias_{side}_l{i}" for i in range(self.rnn.num_layers) for side in ("ih", "hh")]
+            names = [f"rnn.bias_{side}_{name}" for name in self.rnn.direction_names() for side in ("ih", "hh")]
             tensors |= {name: np.zeros(rows, np.float32) for name in names}
-        header = {
+        return tensors, {
             "format": FILE_FORMAT,
             "cell": self.cell,
             "input_size": self.rnn.input_size,
@@ -152,38 +161,35 @@ class SequenceModel(nn.Module):
             "num_layers": self.rnn.num_layers,
             "bias": self.rnn.bias,
             "dropout": self.rnn.dropout,
+            "bidirectional": self.rnn.bidirectional,
             "reset_after": getattr(self.rnn, "reset_after", True),
             "output_size": self.output_size,
             "head": self.head_kind,
             "task": self.task,
             "labels": list(self.labels),
             "quantization": None if self.quantizer is None else self.quantizer.config.as_dict(),
-            "provenance": dict(provenance or {}),
+            "provenance": dict(provenance),
         }
-        write_tensors(path, tensors, header)
 
     @classmethod
     def load(cls, path: str | Path) -> "SequenceModel":
         """Read what `save` wrote, prepared for quantisation if it was. Raises ValueError."""
         tensors, header = read_tensors(path, FILE_FORMAT)
-        try:
-            return cls._build({name: torch.from_numpy(array) for name, array in tensors.items()}, header)
-        except (KeyError, TypeError, AttributeError, RuntimeError, ValueError) as error:
-            raise ValueError(f"{path}: the header and the tensors do not fit together ({error})") from None
+        header.setdefault("bidirectional", False)  # absent in earlier files
+        with parsing(path):
+            FloatModel.parse(tensors, header)  # before memory is taken for sizes that the tensors do not have
+            model = cls._build({name: torch.from_numpy(array) for name, array in tensors.items()}, header)
+            if checksum(*model._content(typed(header["provenance"], dict))) != checksum(tensors, header):
+                raise ValueError("the header and the tensors do not fit together")
+        return model
 
     @classmethod
     def _build(cls, tensors: dict[str, Tensor], header: Mapping[str, Any]) -> "SequenceModel":
-        extra: dict[str, Any] = {"reset_after": bool(header["reset_after"])} if header["cell"] == "gru" else {}
-        rnn = CELLS[header["cell"]](
-            int(header["input_size"]),
-            int(header["hidden_size"]),
-            num_layers=int(header["num_layers"]),
-            bias=bool(header["bias"]),
-            batch_first=True,
-            dropout=float(header["dropout"]),
-            **extra,
-        )
-        model = cls(rnn, int(header["output_size"]), header["head"], labels=header["labels"], task=header["task"])
+        extra: dict[str, Any] = {"reset_after": header["reset_after"]} if header["cell"] == "gru" else {}
+        names = ("num_layers", "bias", "dropout", "bidirectional")
+        sizes = header["input_size"], header["hidden_size"]
+        rnn = CELLS[header["cell"]](*sizes, batch_first=True, **{name: header[name] for name in names}, **extra)
+        model = cls(rnn, header["output_size"], header["head"], labels=header["labels"], task=header["task"])
         if not rnn.bias:
             tensors = {name: value for name, value in tensors.items() if not name.startswith("rnn.bias_")}
         if header["quantization"] is not None:

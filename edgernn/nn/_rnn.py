@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
-from ._base import RecurrentBase, RecurrentInit, State, valid_steps
+from ._base import REVERSE, RecurrentBase, RecurrentInit, State, scan, valid_steps
 
 
 class LSTM(RecurrentBase, nn.LSTM):
@@ -31,9 +31,9 @@ class LSTM(RecurrentBase, nn.LSTM):
         super().reset_parameters()
         if getattr(self, "forget_bias", None) is not None and self.bias:
             size = self.hidden_size
-            for index in range(self.num_layers):
-                getattr(self, f"bias_ih_l{index}").data[size : 2 * size] = self.forget_bias
-                getattr(self, f"bias_hh_l{index}").data[size : 2 * size] = 0.0
+            for name in self.direction_names():
+                getattr(self, f"bias_ih_{name}").data[size : 2 * size] = self.forget_bias
+                getattr(self, f"bias_hh_{name}").data[size : 2 * size] = 0.0
 
 
 class RNN(RecurrentBase, nn.RNN):
@@ -84,26 +84,39 @@ class GRU(RecurrentBase, nn.GRU):
         return (output if self.batch_first else output.transpose(0, 1)), state
 
     def _reset_before(self, x: Tensor, lengths: Tensor, hx: Tensor | None) -> tuple[Tensor, Tensor]:
-        """x [batch, steps, channels] -> (output [batch, steps, hidden_size], state [layers, batch, hidden_size])."""
+        """x [batch, steps, channels] -> (output [batch, steps, output_size], state as torch gives it)."""
         valid = valid_steps(lengths.to(x.device), x.shape[1])[..., None]
-        states = x.new_zeros(self.num_layers, len(x), self.hidden_size) if hx is None else hx
-        last = []
-        for index in range(self.num_layers):
+        names = self.direction_names()
+        shape = (len(names), len(x), self.hidden_size)
+        hx = x.new_zeros(shape) if hx is None else hx
+        if hx.shape != shape:
+            raise ValueError(f"hx must have the shape {shape}, not {tuple(hx.shape)}")
+        first, last = dict(zip(names, hx, strict=True)), []
+        for index, directions in enumerate(self.layers()):
             if index and self.dropout and self.training:
                 x = nn.functional.dropout(x, self.dropout)
-            h, outputs = states[index], []
-            w_ih, w_hh, b_ih, b_hh = self.layer_weights(index)
-            inputs = nn.functional.linear(x, w_ih, b_ih + b_hh)
-            both = 2 * self.hidden_size
-            u_rz, u_n = w_hh[:both], w_hh[both:]
-            for t in range(x.shape[1]):
-                r, z = torch.sigmoid(inputs[:, t, :both] + h @ u_rz.T).chunk(2, dim=1)
-                n = torch.tanh(inputs[:, t, both:] + (r * h) @ u_n.T)
-                h = torch.where(valid[:, t], (1 - z) * n + z * h, h)
-                outputs.append(h * valid[:, t])
-            x = torch.stack(outputs, dim=1)
-            last.append(h)
+            outputs = []
+            for name in directions:
+                hidden, h = self._direction(name, x, first[name], valid)
+                outputs.append(hidden)
+                last.append(h)
+            x = torch.cat(outputs, dim=2)
         return x, torch.stack(last)
+
+    def _direction(self, name: str, x: Tensor, h: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
+        """(hidden states [batch, steps, hidden_size], last h) of one direction of one layer."""
+        w_ih, w_hh, b_ih, b_hh = self.direction_weights(name)
+        both = 2 * self.hidden_size
+        u_rz, u_n = w_hh[:both], w_hh[both:]
+
+        def step(px: Tensor, h: Tensor) -> tuple[Tensor]:
+            r, z = torch.sigmoid(px[:, :both] + h @ u_rz.T).chunk(2, dim=1)
+            n = torch.tanh(px[:, both:] + (r * h) @ u_n.T)
+            return ((1 - z) * n + z * h,)
+
+        inputs = nn.functional.linear(x, w_ih, b_ih + b_hh)
+        hidden, states = scan(step, inputs, (h,), valid, name.endswith(REVERSE))
+        return hidden, states[-1][0]
 
 
 Recurrent = LSTM | GRU | RNN

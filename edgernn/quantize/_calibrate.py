@@ -1,15 +1,17 @@
 """calibrate: the scales of input, cell state and output from what the float model does on sample data."""
 
 import math
+from functools import partial
 from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
+from torch.nn.functional import linear
 
-from ..nn import SequenceModel
-from ..nn._base import check_lengths, valid_steps
+from ..nn import LSTM, SequenceModel
+from ..nn._base import REVERSE, check_lengths, scan, valid_steps
 from ..qmodel import CELL_EXPONENTS
 from ._quantizer import check_model
 
@@ -65,34 +67,49 @@ def calibrate(
 
 
 def _trace(model: SequenceModel, x: Tensor, lengths: Tensor) -> tuple[Values, Values, list[float]]:
-    """(normalised inputs, outputs, the largest |cell state| a layer) of the float model over the valid steps."""
+    """(normalised inputs, outputs, the largest |cell state| a direction) of the float model over the valid steps."""
     quantizer, model.quantizer = model.quantizer, None
     training = model.training
     model.eval()
     try:
         valid = valid_steps(lengths.to(x.device), x.shape[1])
-        inputs = ((x - model.input_mean) / model.input_std)[valid]
-        outputs, cells = [], [0.0] * model.rnn.num_layers
+        normalised = (x - model.input_mean) / model.input_std
+        outputs, cells = [], [0.0] * len(model.rnn.direction_names())
         for start in range(0, len(x), _BATCH):
-            part, length = x[start : start + _BATCH], lengths[start : start + _BATCH]
-            y = model(part, length)
-            outputs.append(y[valid[start : start + _BATCH]] if model.head_kind == "steps" else y)
-            if model.cell == "lstm":
-                cells = [max(pair) for pair in zip(cells, _largest_cell(model, part, length), strict=True)]
+            part = slice(start, start + _BATCH)
+            y = model(x[part], lengths[part])
+            outputs.append(y[valid[part]] if model.head_kind == "steps" else y)
+            if isinstance(model.rnn, LSTM):
+                found = _largest_cells(model.rnn, normalised[part], valid[part, :, None])
+                cells = [max(pair) for pair in zip(cells, found, strict=True)]
     finally:
         model.quantizer = quantizer
         model.train(training)
-    return inputs.double().cpu().numpy(), torch.cat(outputs).double().cpu().numpy(), cells
+    return normalised[valid].double().cpu().numpy(), torch.cat(outputs).double().cpu().numpy(), cells
 
 
-def _largest_cell(model: SequenceModel, x: Tensor, lengths: Tensor) -> list[float]:
-    """The largest |c| of every layer over the valid steps (torch's LSTM shows c only after its last step)."""
-    state, largest = None, torch.zeros(model.rnn.num_layers, device=x.device)
-    for t in range(int(lengths.max())):
-        _, state = model.run(x[:, t : t + 1], None, state)
-        alive = (t < lengths).to(x.device)
-        largest = torch.maximum(largest, (state[1].abs() * alive[:, None]).amax(dim=(1, 2)))
-    return [float(v) for v in largest]
+def _largest_cells(rnn: LSTM, x: Tensor, valid: Tensor) -> list[float]:
+    """The largest |c| of every direction over the valid steps: torch's LSTM shows c only when it has read everything.
+
+    x [batch, steps, input_size], valid [batch, steps, 1].
+    """
+    zeros, largest = x.new_zeros(len(x), rnn.hidden_size), []
+    for directions in rnn.layers():
+        outputs = []
+        for name in directions:
+            w_ih, w_hh, b_ih, b_hh = rnn.direction_weights(name)
+            inputs, step = linear(x, w_ih, b_ih + b_hh), partial(_lstm_step, w_hh)
+            hidden, states = scan(step, inputs, (zeros, zeros), valid, name.endswith(REVERSE))
+            outputs.append(hidden)
+            largest.append(max(float(c.abs().max()) for _, c in states))
+        x = torch.cat(outputs, dim=2)
+    return largest
+
+
+def _lstm_step(w_hh: Tensor, px: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
+    i, f, g, o = (px + h @ w_hh.T).chunk(4, dim=1)
+    c = torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(g)
+    return torch.sigmoid(o) * torch.tanh(c), c
 
 
 def _range(values: Values, method: Method, levels: int) -> tuple[float, float]:

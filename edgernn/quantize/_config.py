@@ -25,6 +25,9 @@ class QuantConfig:
     def __post_init__(self) -> None:
         if self.weights != 8 or self.activations not in (8, 16):
             raise ValueError(f"unknown scheme w{self.weights}a{self.activations}; known are w8a8, w8a16")
+        if not (isinstance(self.per_channel, bool) and isinstance(self.learn_scales, bool)):
+            found = f"{self.per_channel!r}, {self.learn_scales!r}"
+            raise ValueError(f"per_channel and learn_scales must be True or False, not {found}")
 
     @classmethod
     def parse(cls, scheme: str, per_channel: bool = True, learn_scales: bool = False) -> "QuantConfig":

@@ -11,7 +11,7 @@ from ..fixedpoint import PRE_ACTIVATION_SCALE
 from ..nn import SequenceModel
 from ..qmodel import Affine, Head, Layer, QuantizedModel
 from ._cells import IntegerAffine
-from ._quantizer import check_model
+from ._quantizer import ModelQuantizer, check_model
 
 
 @torch.no_grad()
@@ -28,23 +28,10 @@ def convert(model: SequenceModel, provenance: Mapping[str, Any] | None = None) -
     for name, parameter in model.named_parameters():
         if not bool(torch.isfinite(parameter).all()):
             raise ValueError(f"{name} contains NaN or infinite values; train again with a smaller learning rate")
-    layers, scale_in = [], float(quantizer.input_scale)
-    for index in range(model.rnn.num_layers):
-        integers, input_scale, recurrent_scale = quantizer.layer(model, index)
-        layers.append(
-            Layer(
-                integers.cell,
-                _affine(integers.input, input_scale, scale_in, PRE_ACTIVATION_SCALE),
-                _affine(integers.recurrent, recurrent_scale, quantizer.view_scale, PRE_ACTIVATION_SCALE),
-                integers.reset_after,
-                integers.cell_exponent,
-            )
-        )
-        scale_in = quantizer.view_scale
     dense, head_scale = quantizer.head(model)
     return QuantizedModel(
-        layers=tuple(layers),
-        head=Head(model.head_kind, _affine(dense, head_scale, scale_in, float(quantizer.output_scale))),
+        layers=tuple(_layer(model, quantizer, names) for names in model.rnn.layers()),
+        head=Head(model.head_kind, _affine(dense, head_scale, quantizer.view_scale, float(quantizer.output_scale))),
         input_scale=float(quantizer.input_scale),
         input_zero_point=int(quantizer.input_zero_point),
         scheme=quantizer.config.scheme,
@@ -53,6 +40,20 @@ def convert(model: SequenceModel, provenance: Mapping[str, Any] | None = None) -
         labels=model.labels,
         task=model.task,
         provenance=dict(provenance or {}),
+    )
+
+
+def _layer(model: SequenceModel, quantizer: ModelQuantizer, names: tuple[str, ...]) -> Layer:
+    """The layer whose first direction is names[0], and whose backward one is names[1] if there is one."""
+    integers, input_scale, recurrent_scale = quantizer.layer(model, names[0])
+    scale_in = float(quantizer.input_scale) if names[0] in model.rnn.layers()[0] else quantizer.view_scale
+    return Layer(
+        integers.cell,
+        _affine(integers.input, input_scale, scale_in, PRE_ACTIVATION_SCALE),
+        _affine(integers.recurrent, recurrent_scale, quantizer.view_scale, PRE_ACTIVATION_SCALE),
+        integers.reset_after,
+        integers.cell_exponent,
+        _layer(model, quantizer, names[1:]) if len(names) > 1 else None,
     )
 
 

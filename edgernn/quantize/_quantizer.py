@@ -1,14 +1,15 @@
 """ModelQuantizer: what `prepare` adds to a SequenceModel: its scales, and the forward pass in integers."""
 
-from typing import cast
+from functools import partial
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from ..fixedpoint import PRE_ACTIVATION_SCALE, STATE_SCALE
 from ..nn import SequenceModel
-from ..nn._base import State, valid_steps
-from ..qmodel import Cell, view_scale
+from ..nn._base import REVERSE, State, scan, valid_steps
+from ..qmodel import CELL_EXPONENTS, Cell, view_scale
 from . import _ops
 from ._cells import Cells, IntegerAffine, IntegerLayer
 from ._config import QuantConfig
@@ -18,8 +19,9 @@ _BIAS_LIMIT = 2.0**29  # a bias stays this small by enlarging its row's scale, s
 
 
 class ModelQuantizer(nn.Module):
-    """Scales of the input, of every weight matrix, of the LSTM's cell state and of the output.
+    """Scales of the input, of every weight matrix, of the LSTM's cell states and of the output.
 
+    cell_exponents [directions of all layers, in the order of torch's hx]: a cell state has the scale 2^-exponent.
     Activation scales come from `calibrate`; as long as it has not run the forward pass raises ValueError.
     """
 
@@ -38,15 +40,21 @@ class ModelQuantizer(nn.Module):
         for name in ("log_input_scale", "log_output_scale"):
             value = torch.zeros((), dtype=torch.float64, device=device)
             self.register_parameter(name, nn.Parameter(value)) if learned else self.register_buffer(name, value)
-        layers = model.rnn.num_layers
+        directions = len(model.rnn.direction_names())
         self.register_buffer("input_zero_point", torch.zeros((), dtype=torch.int64, device=device))
-        self.register_buffer("cell_exponents", torch.full((layers,), 15, dtype=torch.int64, device=device))
+        self.register_buffer("cell_exponents", torch.full((directions,), 15, dtype=torch.int64, device=device))
         self.register_buffer("calibrated", torch.zeros((), dtype=torch.bool, device=device))
         self.log_weight_scales = nn.ParameterDict()
         if learned:
             for name, weight in _matrices(model).items():
                 rows = len(weight) if config.per_channel else 1
                 self.log_weight_scales[name] = nn.Parameter(torch.zeros(rows, dtype=torch.float64, device=device))
+
+    def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *rest: Any) -> None:
+        super()._load_from_state_dict(state_dict, prefix, *rest)
+        found = self.cell_exponents.tolist()
+        if not all(exponent in CELL_EXPONENTS for exponent in found):
+            raise ValueError(f"cell_exponents must be 9 .. 15, not {found}")
 
     # ---- scales ------------------------------------------------------------------------------------------------------
 
@@ -102,21 +110,22 @@ class ModelQuantizer(nn.Module):
             raise ValueError(f"{name}: {error}; {advice}") from None
         return IntegerAffine(w, b, multiplier), scale
 
-    def layer(self, model: SequenceModel, index: int) -> tuple[IntegerLayer, Tensor, Tensor]:
-        """The integers of one recurrent layer, and the weight scales of its input and recurrent maps."""
+    def layer(self, model: SequenceModel, name: str) -> tuple[IntegerLayer, Tensor, Tensor]:
+        """The integers of one direction of a layer (l0, l0_reverse, ..), and the weight scales of its two maps."""
         rnn, cell = model.rnn, cast(Cell, model.cell)
         reset_after = bool(getattr(rnn, "reset_after", True))
-        w_ih, w_hh, b_ih, b_hh = rnn.layer_weights(index)
+        w_ih, w_hh, b_ih, b_hh = rnn.direction_weights(name)
         # A bias of the recurrent product is added where the input's is, but for n in torch's GRU: there r scales it.
         inside = torch.zeros_like(b_hh)
         if cell == "gru" and reset_after:
             inside[2 * rnn.hidden_size :] = 1.0
         view, p = self._constant(self.view_scale, b_ih), self._constant(PRE_ACTIVATION_SCALE, b_ih)
-        scale_in, zero_point = (view, 0) if index else (self.input_scale, int(self.input_zero_point))
+        first = name in rnn.layers()[0]
+        scale_in, zero_point = (self.input_scale, int(self.input_zero_point)) if first else (view, 0)
         b_in, b_rec = b_ih + b_hh * (1.0 - inside), b_hh * inside
-        inputs, input_scale = self.integers(f"weight_ih_l{index}", w_ih, b_in, scale_in, p, zero_point)
-        recurrent, recurrent_scale = self.integers(f"weight_hh_l{index}", w_hh, b_rec, view, p)
-        exponent = int(self.cell_exponents[index]) if cell == "lstm" else 0
+        inputs, input_scale = self.integers(f"weight_ih_{name}", w_ih, b_in, scale_in, p, zero_point)
+        recurrent, recurrent_scale = self.integers(f"weight_hh_{name}", w_hh, b_rec, view, p)
+        exponent = int(self.cell_exponents[rnn.direction_names().index(name)]) if cell == "lstm" else 0
         layer = IntegerLayer(cell, self.config.scheme, reset_after, exponent, inputs, recurrent)
         return layer, input_scale, recurrent_scale
 
@@ -143,62 +152,51 @@ class ModelQuantizer(nn.Module):
         """
         if not self.calibrated:
             raise ValueError("the model is prepared but not calibrated; call calibrate(model, x) first")
-        valid = None if lengths is None else valid_steps(lengths.to(x.device), x.shape[1])[..., None]
-        if valid is not None:
-            x = torch.where(valid, x, 0.0)
+        if lengths is None:
+            lengths = torch.full((len(x),), x.shape[1])
+        valid = valid_steps(lengths.to(x.device), x.shape[1])[..., None]
+        x = torch.where(valid, x, 0.0)
         if not bool(torch.isfinite(x).all()):
             raise ValueError("x contains NaN or infinite values; clean them first")
         cells, scheme = self.cells, self.config.scheme
-        sequence, last = self.quantize_input(model, x), []
-        for index in range(model.rnn.num_layers):
+        sequence, first, last = self.quantize_input(model, x), self._initial(model, x, state), []
+        for index, directions in enumerate(model.rnn.layers()):
             if index and model.rnn.dropout and self.training:
                 sequence = nn.functional.dropout(sequence, model.rnn.dropout)
-            layer, _, _ = self.layer(model, index)
-            h, c = self._initial(model, index, x, state)
-            hidden, h, c = self._scan(layer, sequence, h, c, valid)
-            last.append((h, c))
-            sequence = cells.view(hidden, scheme)
-        read = cells.view(last[-1][0], scheme) if model.head_kind == "last" else sequence
+            outputs = []
+            for name in directions:
+                layer, _, _ = self.layer(model, name)
+                inputs, step = cells.affine(layer.input, sequence), partial(cells.step, layer)
+                hidden, states = scan(step, inputs, first[name], valid, name.endswith(REVERSE))
+                outputs.append(hidden)
+                last.append(states[-1])
+            sequence = cells.view(torch.cat(outputs, dim=2), scheme)
+        if model.head_kind == "last":
+            sequence = cells.view(torch.cat([h for h, _ in last[-len(directions) :]], dim=1), scheme)
         dense, _ = self.head(model)
-        y = cells.narrow(cells.affine(dense, read)) * (self.output_scale * 256.0)
-        if model.head_kind == "steps" and valid is not None:
-            y = y * valid
-        return y.float(), self._real_state(model, last)
+        y = cells.narrow(cells.affine(dense, sequence)) * (self.output_scale * 256.0)
+        return (y * valid if model.head_kind == "steps" else y).float(), self._real_state(model, last)
 
-    def _scan(
-        self, layer: IntegerLayer, x: Tensor, h: Tensor, c: Tensor, valid: Tensor | None
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """(hidden states [batch, steps, hidden_size] with zero for padding, last h, last c)."""
-        inputs = self.cells.affine(layer.input, x)
-        hidden = []
-        for t in range(x.shape[1]):
-            h_next, c_next = self.cells.step(layer, inputs[:, t], h, c)
-            if valid is None:
-                h, c = h_next, c_next
-                hidden.append(h)
-            else:
-                h, c = torch.where(valid[:, t], h_next, h), torch.where(valid[:, t], c_next, c)
-                hidden.append(h * valid[:, t])
-        return torch.stack(hidden, dim=1), h, c
+    def _initial(self, model: SequenceModel, x: Tensor, state: State | None) -> dict[str, tuple[Tensor, Tensor]]:
+        """(h, c) of every direction as integers, from torch's hx in real units."""
+        names = model.rnn.direction_names()
+        h = c = torch.zeros(len(names), len(x), model.rnn.hidden_size, dtype=torch.float64, device=x.device)
+        if isinstance(state, tuple):
+            c = _ops.saturate(_ops.round_half_even(state[1].double() / self._cell_scales), 16)
+            state = state[0]
+        if state is not None:
+            h = _ops.saturate(_ops.round_half_even(state.double() / STATE_SCALE), 16)
+        return dict(zip(names, zip(h, c, strict=True), strict=True))
 
-    def _initial(self, model: SequenceModel, index: int, x: Tensor, state: State | None) -> tuple[Tensor, Tensor]:
-        """(h, c) of one layer as integers, from torch's hx in real units."""
-        zeros = torch.zeros(len(x), model.rnn.hidden_size, dtype=torch.float64, device=x.device)
-        if state is None:
-            return zeros, zeros
-        h, c = state if isinstance(state, tuple) else (state, None)
-        integers = _ops.saturate(_ops.round_half_even(h[index].double() / STATE_SCALE), 16)
-        if c is None:
-            return integers, zeros
-        scaled = c[index].double() * 2.0 ** int(self.cell_exponents[index])
-        return integers, _ops.saturate(_ops.round_half_even(scaled), 16)
+    def _real_state(self, model: SequenceModel, last: list[tuple[Tensor, ...]]) -> State:
+        h, c = (torch.stack(states) for states in zip(*last, strict=True))
+        h = h.float() * STATE_SCALE
+        return (h, (c * self._cell_scales).float()) if model.cell == "lstm" else h
 
-    def _real_state(self, model: SequenceModel, last: list[tuple[Tensor, Tensor]]) -> State:
-        h = torch.stack([h for h, _ in last]).float() * STATE_SCALE
-        if model.cell != "lstm":
-            return h
-        exponents = torch.exp2(-self.cell_exponents.double())[:, None, None]
-        return h, (torch.stack([c for _, c in last]) * exponents).float()
+    @property
+    def _cell_scales(self) -> Tensor:
+        """[directions of all layers, 1, 1]"""
+        return torch.exp2(-self.cell_exponents.double())[:, None, None]
 
     @staticmethod
     def _constant(value: float, like: Tensor) -> Tensor:
