@@ -1,5 +1,7 @@
 # make demo   train, prune, quantise, export, verify and benchmark a model on real data
 # make test   lint, types and all tests
+# make test-arm   the aarch64 wheels of LiteRT, tflite-runtime, ONNX Runtime and Numba on emulated Raspberry Pi cores
+# make soak   10,000 models through every engine, 100,000 damaged files, 100 killed trainings (about an hour)
 # Both make .venv and install what they need first; a second call finds it there.
 
 PYTHON ?= python3
@@ -8,7 +10,11 @@ BIN := .venv/bin
 RUN := runs/vowels-gru
 TRAIN := $(BIN)/edgernn train --data vowels --cell gru --hidden 32 --noise 0.5
 
-.PHONY: demo test check bench clean
+# tflite-runtime 2.14 has wheels for Python 3.10 and 3.11 alone
+OLDER := $(shell for p in $(PYTHON) python3.11 python3.10; do \
+  $$p -c 'import sys; sys.exit(sys.version_info[:2] not in ((3, 10), (3, 11)))' 2>/dev/null && echo $$p && break; done)
+
+.PHONY: demo test test-arm soak check bench clean
 .DELETE_ON_ERROR:
 
 demo: .venv/installed
@@ -19,8 +25,16 @@ demo: .venv/installed
 	$(BIN)/edgernn verify $(RUN)-sparse/model.ernn
 	$(BIN)/edgernn benchmark $(RUN)-sparse/model.ernn
 
-test: check
+test: check .venv/tflite-runtime/installed
 	$(BIN)/python -m pytest -n 2 -q
+
+test-arm: .venv/installed
+	$(BIN)/python -m tests.arm
+
+soak: .venv/installed .venv/tflite-runtime/installed
+	$(BIN)/python -m tests.soak --models 10000
+	$(BIN)/python -m tests.soak_files --files 100000
+	$(BIN)/python -m tests.soak_kills --kills 100
 
 check: .venv/installed
 	$(BIN)/ruff check
@@ -35,6 +49,12 @@ bench: .venv/installed
 	$(BIN)/python -m pip install -qq --upgrade "pip>=25.1"
 	$(BIN)/python -m pip install -qq "$(TORCH)"
 	$(BIN)/python -m pip install -qq --group dev --editable ".[train,export,run]"
+	touch $@
+
+.venv/tflite-runtime/installed: .venv/installed
+	@test -n "$(OLDER)" || { echo "tflite-runtime needs Python 3.10 or 3.11: install python3.11 beside $(PYTHON)" >&2; exit 1; }
+	$(OLDER) -m venv .venv/tflite-runtime
+	.venv/tflite-runtime/bin/python -m pip install -qq tflite-runtime==2.14.0 "numpy<2"
 	touch $@
 
 clean:

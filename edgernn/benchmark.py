@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from statistics import median
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -21,18 +21,21 @@ from .metrics import compare, counted
 from .qmodel import QuantizedModel
 
 Array = npt.NDArray[Any]
+_Form = Literal["sequence", "step"]
+
 ROUNDS: Final = 11
 
 
 @dataclass(frozen=True)
 class Contender:
     """One network in one runtime. `prepare` makes what the runtime takes of real inputs [T, input_size], `output` real
-    outputs of what it gives; `bytes` is the size of the file it needs; `kernel` tells that it computes the integers."""
+    outputs of what it gives; `bytes` is the size of the file it needs; `kernel` tells that it computes the integers;
+    `stepper` is None for a bidirectional network, which takes no single steps."""
 
     name: str
     bytes: int
     session: Session
-    stepper: Stepper
+    stepper: Stepper | None
     prepare: Callable[[Array], Array]
     output: Callable[[Array], Array]
     kernel: bool
@@ -40,7 +43,8 @@ class Contender:
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the table. Times are CPU seconds a sequence and a single step; ratios are to the first line's."""
+    """One line of the table. Times are CPU seconds a sequence and a single step (None where there is no such thing);
+    ratios are to the first line's."""
 
     name: str
     quality: float
@@ -48,8 +52,8 @@ class Row:
     bytes: int
     sequence_seconds: float
     sequence_ratio: float
-    step_seconds: float
-    step_ratio: float
+    step_seconds: float | None
+    step_ratio: float | None
 
 
 def benchmark(model: QuantizedModel, contenders: Sequence[Contender], split: Split, timed: int = 20) -> list[Row]:
@@ -73,8 +77,8 @@ def benchmark(model: QuantizedModel, contenders: Sequence[Contender], split: Spl
                 contender.bytes,
                 median(each_whole) / len(chosen),
                 _ratio(each_whole, whole_times[0]),
-                median(each_step) / steps,
-                _ratio(each_step, step_times[0]),
+                median(each_step) / steps if contender.stepper else None,
+                _ratio(each_step, step_times[0]) if contender.stepper else None,
             )
         )
     return rows
@@ -99,12 +103,15 @@ def _whole_job(contender: Contender, sequences: Sequence[Array]) -> Callable[[],
 
 def _step_job(contender: Contender, sequences: Sequence[Array]) -> Callable[[], None]:
     inputs = [contender.prepare(x) for x in sequences]
+    stepper = contender.stepper
 
     def job() -> None:
+        if stepper is None:
+            return
         for x in inputs:
-            contender.stepper.reset()
+            stepper.reset()
             for row in x:
-                contender.stepper.step(row)
+                stepper.step(row)
 
     return job
 
@@ -129,14 +136,14 @@ def _ratio(times: Sequence[float], reference: Sequence[float]) -> float:
 
 
 def contenders(model: QuantizedModel, model_file: Path, float_file: Path | None) -> Iterator[Contender]:
-    """Float in torch first (where torch and the float model are at hand), the kernel, then every other runtime."""
+    """Float in torch first (where torch and the float model are at hand), the kernel, then the usual engines."""
     if float_file is not None and find_spec("torch") is not None:
         yield _torch(float_file)
     for engine in ENGINES.values():
-        if engine.missing() is None:
-            size = len(engine.export(model, engine.forms[0])) if engine.forms else model_file.stat().st_size
+        if engine.usual and engine.missing() is None:
+            size = len(engine.export(model, engine.usual_form(model))) if engine.forms else model_file.stat().st_size
             name = f"{engine.name} exact" if engine.suffix == ".onnx" else engine.name
-            session, stepper = engine.open(model), engine.stream(model)
+            session, stepper = engine.open(model), None if model.bidirectional else engine.stream(model)
             yield Contender(name, size, session, stepper, model.quantize_input, model.dequantize_output, True)
     if ENGINES["onnxruntime"].missing() is None:
         yield from _float_onnx(model, float_file)
@@ -146,16 +153,17 @@ def _float_onnx(model: QuantizedModel, float_file: Path | None) -> Iterator[Cont
     from . import export
     from .floatmodel import FloatModel
 
-    files = {
-        "onnxruntime int8 weights": [export.to_onnx(model, form, weights_only=True) for form in ("sequence", "step")]
+    writers: dict[str, Callable[[_Form], bytes]] = {
+        "onnxruntime int8 weights": lambda form: export.to_onnx(model, form, weights_only=True)
     }
     if float_file is not None:
         network = FloatModel.load(float_file)
-        files["onnxruntime float"] = [export.float_to_onnx(network, form) for form in ("sequence", "step")]
+        writers["onnxruntime float"] = lambda form: export.float_to_onnx(network, form)
     load = ENGINES["onnxruntime"].load
     assert load is not None
-    for name, (sequence, step) in files.items():
-        stepper = GraphStepper(load(step), model.states, np.float32)
+    for name, write in writers.items():
+        sequence = write("sequence")
+        stepper = None if model.bidirectional else GraphStepper(load(write("step")), model.states, np.float32)
         yield Contender(name, len(sequence), whole(load(sequence)), stepper, _real, _real, False)
 
 
@@ -185,7 +193,8 @@ def _torch(float_file: Path) -> Contender:
     def session(x: Array) -> Array:
         return np.asarray(model(torch.from_numpy(x[None]))[0])
 
-    return Contender("torch float", float_file.stat().st_size, session, Steps(), _real, _real, False)
+    stepper = None if model.rnn.bidirectional else Steps()
+    return Contender("torch float", float_file.stat().st_size, session, stepper, _real, _real, False)
 
 
 def _real(x: Array) -> Array:

@@ -11,6 +11,7 @@ from edgernn._adversarial import adversarial_models
 from edgernn.qmodel import Affine, IntArray, Layer, QuantizedModel
 
 from .models import SCHEMES, VARIANTS, random_input, random_model
+from .trained import draw_trained
 
 Change = Callable[[Affine, int], Affine]  # of an affine map and the largest magnitude of its input
 
@@ -25,12 +26,16 @@ _WORK_MAX = 1_500_000  # multiplications of one sequence: what is drawn longer i
 
 @dataclass(frozen=True, eq=False)
 class Case:
-    """x [N, T, input_size] and lengths int64 [N] for `model`; what lies beyond a length is random too."""
+    """x [N, T, input_size] and lengths int64 [N] for `model`; what lies beyond a length is random too.
+
+    A model that PyTorch made comes with what the forward pass of QAT computes for them: `trained`, as a batch.
+    """
 
     seed: int
     model: QuantizedModel
     x: IntArray
     lengths: npt.NDArray[np.int64]
+    trained: IntArray | None = None
 
     def __str__(self) -> str:
         first = self.model.layers[0]
@@ -50,6 +55,8 @@ def multiplications(model: QuantizedModel) -> int:
 def draw(seed: int) -> Case:
     """The case of this seed: every cell, scheme, head, direction and kind of integers turns up among a few dozen."""
     rng = np.random.default_rng([seed, 20])
+    if rng.random() < 0.1:
+        return Case(seed, *draw_trained(seed))
     model = _model(seed, rng)
     steps = int(rng.choice(_STEPS, p=_STEPS_ODDS))
     steps = max(1, min(steps, _WORK_MAX // multiplications(model)))

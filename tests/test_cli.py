@@ -13,6 +13,7 @@ import pytest
 
 from edgernn.cli import main
 from edgernn.data import load
+from edgernn.engines import ENGINES
 from edgernn.qmodel import QuantizedModel
 
 from . import oracle
@@ -117,8 +118,9 @@ def test_verify_passes(capsys: pytest.CaptureFixture[str], trained: Path) -> Non
     out = succeed(capsys, "verify", trained / "model.ernn", "--sequences", "4")
     assert "0 differences" in out
     assert "4 test sequences of vowels" in out
-    for name in FILES[:5]:
-        assert name in out
+    assert "onnx-reference is slow: given at most 4 sequences, and 6 steps of each" in out
+    for name in (*FILES[:5], *list(ENGINES)[1:]):
+        assert f"{name} " in out
     found = succeed_json(capsys, "verify", trained / "model.ernn", "--sequences", "2", "--engines", "tflm,numba")
     assert found["ok"]
     assert {row["engine"] for row in found["results"]} == {"tflm"}
@@ -145,7 +147,9 @@ def test_verify_names_an_altered_weight(capsys: pytest.CaptureFixture[str], run_
     content[place] ^= 0x40
     (run_folder / name).write_bytes(content)
 
-    assert main(["verify", str(run_folder / "model.ernn"), "--sequences", "5"]) == 1
+    engine = "onnxruntime" if name.endswith(".onnx") else "litert"
+    verify = ["verify", str(run_folder / "model.ernn"), "--engines", engine, "--sequences"]
+    assert main([*verify, "5"]) == 1
     out = capsys.readouterr().out
     line = next(line for line in out.splitlines() if "was altered" in line)
     changed = int(weight[row, column])
@@ -154,9 +158,9 @@ def test_verify_names_an_altered_weight(capsys: pytest.CaptureFixture[str], run_
     assert name in line
     assert "0 differences in" not in out
 
-    assert main(["verify", str(run_folder / "model.ernn"), "--sequences", "1", "--json"]) == 1
+    assert main([*verify, "1", "--json"]) == 1
     assert not json.loads(capsys.readouterr().out)["ok"]
-    assert main(["verify", str(run_folder / "model.ernn"), "--sequences", "1", "-q"]) == 1
+    assert main([*verify, "1", "-q"]) == 1
     captured = capsys.readouterr()
     assert captured.out == ""
     assert "unit 5" in captured.err
@@ -166,9 +170,13 @@ def test_verify_names_an_altered_weight(capsys: pytest.CaptureFixture[str], run_
 def test_verify_lists_what_is_not_installed(
     capsys: pytest.CaptureFixture[str], trained: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(sys.modules, "tflite_micro", None)  # what `import` finds where it is not installed
+    for package in ("tflite_micro", "onnx"):
+        monkeypatch.setitem(sys.modules, package, None)  # what `import` finds where it is not installed
+    monkeypatch.setenv("EDGERNN_TFLITE_RUNTIME", "/nowhere/python")
     out = succeed(capsys, "verify", trained / "model.ernn", "--sequences", "1")
     assert "not installed: tflm (pip install tflite-micro)" in out
+    assert "not installed: onnx-reference (pip install 'edgernn[export]')" in out
+    assert "not installed: tflite-runtime (EDGERNN_TFLITE_RUNTIME names /nowhere/python, which is not there)" in out
     fail(
         capsys,
         "tflm is not installed here: pip install tflite-micro",
@@ -288,3 +296,15 @@ def test_checks_lists_what_is_here(capsys: pytest.CaptureFixture[str], monkeypat
     assert pieces["numpy"]["version"] == np.__version__
     assert pieces["onnxruntime"]["install"] == "pip install 'edgernn[run]'"
     assert "missing" in succeed(capsys, "checks")
+
+
+def test_checks_lists_the_engines(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "tflite_micro", None)
+    engines = {engine["name"]: engine for engine in succeed_json(capsys, "checks")["engines"]}
+    assert list(engines) == list(ENGINES)
+    assert {name for name, engine in engines.items() if engine["install"]} == {"tflm"}
+    assert engines["tflite-runtime-reference"]["reads"] == ".tflite"
+    lines = succeed(capsys, "checks").splitlines()
+    (line,) = [line for line in lines if line.startswith("tflm ")]
+    assert "no " in line
+    assert line.endswith("pip install tflite-micro")

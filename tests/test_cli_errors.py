@@ -120,7 +120,7 @@ WRONG: dict[str, tuple[str, Spoil]] = {
     "no engine": ("--engines: names nothing", lambda d: ["verify", d / "model.ernn", "--engines", ","]),
     "verify damage": ("damaged", lambda d: ["verify", spoiled_model(d)]),
     "verify nothing": (
-        "nothing to compare with: numba is the reference itself; name another engine: litert, tflm, onnxruntime",
+        "nothing to compare with: numba is the reference itself; name another engine: litert, litert-no-delegate",
         lambda d: ["verify", d / "model.ernn", "--engines", "numba"],
     ),
     "verify other data": (

@@ -32,14 +32,14 @@ def mixed(trained: Path, tmp_path: Path) -> Path:
 def test_a_new_training_removes_what_was_made_of_the_former_model(
     capsys: pytest.CaptureFixture[str], run_folder: Path
 ) -> None:
-    for name in ("model_T20.tflite", "notes.txt", "model_Test.tflite", "other.ernn"):
+    for name in ("model_T20.tflite", "model_B4.tflite", "notes.txt", "model_Test.tflite", "other.ernn"):
         (run_folder / name).touch()
     out = succeed(capsys, *OTHER, "-o", run_folder)
     kept = {"notes.txt", "model_Test.tflite", "other.ernn"}
     assert files(run_folder) == {"checkpoint.safetensors", "metrics.json", "model.safetensors", *kept}
     note = out.splitlines()[-1]
     assert note.startswith(f"{run_folder}: removed model.ernn, ")
-    assert all(name in note for name in (*FILES, "model_T20.tflite"))
+    assert all(name in note for name in (*FILES, "model_T20.tflite", "model_B4.tflite"))
     assert succeed_json(capsys, *OTHER, "-o", run_folder)["notes"] == []
 
 
@@ -139,7 +139,8 @@ def test_verify_goes_on_after_a_damaged_file(
 ) -> None:
     path = run_folder / name
     path.write_bytes(path.read_bytes()[:900] if content is None else content)
-    assert main(["verify", str(run_folder / "model.ernn"), "--sequences", "1", "--json"]) == 1
+    engines = ["--engines", "litert,onnxruntime"]
+    assert main(["verify", str(run_folder / "model.ernn"), "--sequences", "1", "--json", *engines]) == 1
     found = json.loads(capsys.readouterr().out)
     assert not found["ok"]
     problems = {row["file"]: row["problem"] for row in found["results"] if row["file"]}

@@ -47,7 +47,12 @@ RULES = {
     "quantize": Rule(FOUNDATION | {"nn"}, {"numpy", "torch"}),
     "prune": Rule({"nn"}, {"numpy", "torch"}),
     "train": Rule(FOUNDATION | {"nn", "quantize", "prune", "data", "metrics"}, {"numpy", "torch", "tqdm"}),
+    "_artifacts": Rule({"_files", "export"}, {"numpy", "onnx"}),
+    "_adversarial": Rule({"fixedpoint", "qmodel"}, {"numpy"}),
     "engines": Rule(FOUNDATION | {"export", "firmware_sim", "_artifacts"}, {"numpy"} | RUNTIMES - {"torch"}),
+    "_places": Rule({"_artifacts", "engines", "qmodel"}, {"numpy"}),
+    "_targets": Rule({"_adversarial", "_places", "engines", "qmodel"}, {"numpy"}),
+    "verify": Rule({"_adversarial", "_artifacts", "_files", "_places", "_targets", "engines", "qmodel"}, {"numpy"}),
 }
 
 
@@ -168,6 +173,14 @@ def test_heavy_packages_are_imported_lazily() -> None:
             assert one.lazy, (
                 f"{one.place}: edgernn.{one.room} imports torch; import it inside the function that needs it"
             )
+
+
+def test_the_worker_needs_numpy_alone() -> None:
+    """It is run by its path, in a Python that has a runtime and no edgernn."""
+    path = ROOT / "edgernn" / "engines" / "_worker.py"
+    found = {one.target.split(".")[0] for one in imports_of(path, FILES[path]) if not one.lazy}
+    assert found - sys.stdlib_module_names == {"numpy"}
+    assert all(one.absolute for one in imports_of(path, FILES[path]))
 
 
 def test_linked_folders_import_relatively() -> None:

@@ -29,7 +29,8 @@ def run(args: argparse.Namespace) -> int:
     dataset = require_dataset(args, model)
     path, notes = float_file(args.model, model)
     rows = benchmark(model, list(contenders(model, args.model, path)), dataset.test, args.sequences)
-    absent = {name: engine.missing() for name, engine in ENGINES.items() if engine.missing() is not None}
+    commands = {name: engine.missing() for name, engine in ENGINES.items() if engine.usual}
+    absent = {name: command for name, command in commands.items() if command is not None}
     if path is not None and find_spec("torch") is None:
         absent["torch float"] = install_command("torch")
     reference = rows[0].name  # torch float where it is at hand, else the kernel
@@ -42,8 +43,8 @@ def run(args: argparse.Namespace) -> int:
             equal[row.equals_kernel],
             row.bytes,
             f"{row.sequence_ratio:.2f}",
-            f"{row.step_ratio:.2f}",
-            f"{1e6 * row.step_seconds:.1f}",
+            None if row.step_ratio is None else f"{row.step_ratio:.2f}",
+            None if row.step_seconds is None else f"{1e6 * row.step_seconds:.1f}",
         )
         for row in rows
     ]

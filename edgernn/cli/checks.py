@@ -1,10 +1,11 @@
 """checks: what is installed here, and what each missing piece would give."""
 
 import argparse
+from typing import Any
 
 from ._output import emit, table
 
-HELP = "show what is installed here, and how to get what is missing"
+HELP = "show what is installed here, which engines that gives, and how to get what is missing"
 
 _PIECES = (
     # (import name, distribution, what it gives)
@@ -26,20 +27,39 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    from ..engines import ENGINES
+
+    pieces = [_piece(*piece) for piece in _PIECES]
+    engines: list[dict[str, Any]] = [
+        {"name": engine.name, "is": engine.about, "reads": engine.suffix or ".ernn", "install": engine.missing()}
+        for engine in ENGINES.values()
+    ]
+    packages = [(p["name"], p["version"] or "missing", p["gives"], p["install"] or "") for p in pieces]
+    rows = [(e["name"], "no" if e["install"] else "yes", e["is"], e["reads"], e["install"] or "") for e in engines]
+    text = [
+        table(("package", "version", "gives", "install with"), packages),
+        "",
+        table(("engine", "installed", "is", "reads", "install with"), rows),
+    ]
+    emit(args, "\n".join(text), {"packages": pieces, "engines": engines})
+    return 0
+
+
+def _piece(package: str, distribution: str, gives: str) -> dict[str, Any]:
+    """A package: its version, None where it is missing, and then the command that installs it."""
     from importlib.metadata import PackageNotFoundError, version
     from importlib.util import find_spec
 
     from ..engines import install_command
 
-    pieces = []
-    for package, distribution, gives in _PIECES:
-        installed = find_spec(package) is not None
-        try:
-            release = version(distribution) if installed else None
-        except PackageNotFoundError:
-            release = "unknown"
-        command = None if installed else install_command(package)
-        pieces.append({"name": distribution, "version": release, "gives": gives, "install": command})
-    rows = [(piece["name"], piece["version"] or "missing", piece["gives"], piece["install"] or "") for piece in pieces]
-    emit(args, table(("package", "version", "gives", "install with"), rows), {"packages": pieces})
-    return 0
+    installed = find_spec(package) is not None
+    try:
+        release = version(distribution) if installed else None
+    except PackageNotFoundError:
+        release = "unknown"
+    return {
+        "name": distribution,
+        "version": release,
+        "gives": gives,
+        "install": None if installed else install_command(package),
+    }

@@ -1,8 +1,8 @@
 """inspect: what a file holds."""
 
 import argparse
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from ._options import add_data, add_seed, model_file
 from ._output import emit, percent, table
@@ -11,8 +11,10 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
+    from ..floatmodel import FloatLayer
     from ..qmodel import Affine, Layer, QuantizedModel
 
+_Layer = TypeVar("_Layer", "Layer", "FloatLayer")
 _LIMITED = {"hidden": "hidden state", "cell": "cell state"}
 HELP = "show what a .ernn, .safetensors, .tflite or .onnx file holds"
 
@@ -45,6 +47,7 @@ def _quantized(args: argparse.Namespace) -> tuple[str, dict[str, Any]]:
     maps = list(_maps(model))
     facts = {
         "scheme": model.scheme,
+        "bidirectional": model.bidirectional,
         "task": model.task,
         "head": None if model.head is None else model.head.kind,
         "labels": list(model.labels),
@@ -53,7 +56,7 @@ def _quantized(args: argparse.Namespace) -> tuple[str, dict[str, Any]]:
         "output_scale": model.output_scale,
         "macs_per_step": sum(entry["weights"] for entry in maps),
         "weight_bytes": sum(entry["bytes"] for entry in maps),
-        "state_bytes": sum(2 * layer.hidden_size * (1 + (layer.cell == "lstm")) for layer in model.layers),
+        "state_bytes": sum(2 * spec.size for spec in model.states.values()),
         "arithmetic_version": model.arithmetic_version,
         "provenance": dict(model.provenance),
     }
@@ -91,15 +94,15 @@ def _saturation(args: argparse.Namespace, model: "QuantizedModel") -> dict[str, 
     counts = count_saturation(model, model.quantize_input(test.x), test.lengths)
     shares = {"input": counts.input / (counts.steps * model.input_size)}
     for index, (layer, found) in enumerate(zip(model.layers, counts.layers, strict=True)):
-        values = counts.steps * layer.hidden_size
+        values = counts.steps * layer.output_size
         shares |= {f"layer {index} {_LIMITED.get(name, f'gate {name}')}": n / values for name, n in found.items()}
     return shares
 
 
 def _maps(model: "QuantizedModel") -> Iterator[dict[str, Any]]:
     affines: list[tuple[str, Affine, Layer | None]] = [
-        (f"layer {i} {part}", getattr(layer, part), layer)
-        for i, layer in enumerate(model.layers)
+        (f"{name} {part}", getattr(layer, part), layer)
+        for name, layer in _directions(model.layers)
         for part in ("input", "recurrent")
     ]
     if model.head is not None:
@@ -117,6 +120,14 @@ def _maps(model: "QuantizedModel") -> Iterator[dict[str, Any]]:
         }
 
 
+def _directions(layers: Iterable[_Layer]) -> Iterator[tuple[str, _Layer]]:
+    """Every layer, and every backward direction, with its name."""
+    for index, layer in enumerate(layers):
+        yield f"layer {index}", layer
+        if layer.backward is not None:
+            yield f"layer {index} backward", layer.backward
+
+
 def _zero_unit_blocks(weight: "npt.NDArray[np.int8]", hidden_size: int) -> float:
     """The share of blocks (all gate rows of a unit x 4 columns) that hold zeros alone and can be skipped."""
     import numpy as np
@@ -129,13 +140,13 @@ def _zero_unit_blocks(weight: "npt.NDArray[np.int8]", hidden_size: int) -> float
 def _cells(model: "QuantizedModel") -> str:
     rows = [
         (
-            index,
+            name.removeprefix("layer "),
             layer.cell if layer.reset_after else f"{layer.cell}, reset before",
             layer.input_size,
             layer.hidden_size,
             f"2^-{layer.cell_exponent}" if layer.cell == "lstm" else None,
         )
-        for index, layer in enumerate(model.layers)
+        for name, layer in _directions(model.layers)
     ]
     return table(("layer", "cell", "inputs", "hidden", "cell state scale"), rows)
 
@@ -163,9 +174,9 @@ def _float(args: argparse.Namespace) -> tuple[str, dict[str, Any]]:
 
     model = FloatModel.load(args.model)
     matrices = {
-        f"layer {index} {name}": getattr(layer, attribute)
-        for index, layer in enumerate(model.layers)
-        for name, attribute in (("input", "weight_ih"), ("recurrent", "weight_hh"))
+        f"{name} {part}": getattr(layer, attribute)
+        for name, layer in _directions(model.layers)
+        for part, attribute in (("input", "weight_ih"), ("recurrent", "weight_hh"))
     } | {"head": model.head_weight}
     maps = [
         {"name": name, "rows": len(weight), "columns": weight.shape[1], "zeros": float((weight == 0).mean())}
@@ -173,6 +184,7 @@ def _float(args: argparse.Namespace) -> tuple[str, dict[str, Any]]:
     ]
     facts = {
         "cell": model.layers[0].cell,
+        "bidirectional": model.layers[0].backward is not None,
         "task": model.task,
         "head": model.head,
         "labels": list(model.labels),

@@ -10,6 +10,7 @@ from ._options import add_model
 from ._output import json_line
 
 if TYPE_CHECKING:
+    from ..engines import Engine
     from ..qmodel import IntArray, QuantizedModel
 
 QUIET = "no effect: predictions and errors are all it prints"
@@ -19,7 +20,11 @@ HELP = "predict from the rows of a CSV, a .npy or stdin, one step and one line a
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_model(parser)
-    parser.add_argument("input", metavar="INPUT", help="a .csv or .npy file of rows, or - for CSV rows from stdin")
+    parser.add_argument(
+        "input",
+        metavar="INPUT",
+        help="a .csv or .npy file of rows, or - for CSV rows from stdin; bidirectional models predict at its end",
+    )
     parser.add_argument("--engine", default="numba", metavar="E", help="engine that computes (default numba)")
     parser.add_argument("--last", action="store_true", help="print the last prediction alone")
 
@@ -29,21 +34,43 @@ def run(args: argparse.Namespace) -> int:
     from ..qmodel import QuantizedModel
 
     model = QuantizedModel.load(args.model)
-    stepper = select([args.engine])[0].stream(model)
     predict = _classify if model.task == "classification" and model.head is not None else _values
     result: dict[str, Any] | None = None
-    source = "stdin" if args.input == "-" else args.input
-    for number, row in enumerate(_rows(args.input), 1):
-        if len(row) != model.input_size:
-            raise ValueError(f"{source}, row {number}: {len(row)} numbers, the model has {model.input_size} channels")
-        result = predict(model, stepper.step(model.quantize_input(row)))
+    for y in _outputs(select([args.engine])[0], model, _inputs(model, args.input)):
+        result = predict(model, y)
         if not args.last:
             _print(args, result)
     if result is None:
-        raise ValueError(f"{source}: holds no rows of numbers")
+        raise ValueError(f"{_name(args.input)}: holds no rows of numbers")
     if args.last:
         _print(args, result)
     return 0
+
+
+def _outputs(engine: "Engine", model: "QuantizedModel", rows: "Iterator[IntArray]") -> "Iterator[IntArray]":
+    """The output after every row; a bidirectional model reads all rows before it gives its outputs, or its only one."""
+    import numpy as np
+
+    if not model.bidirectional:
+        yield from map(engine.stream(model).step, rows)
+        return
+    x = list(rows)
+    if x:
+        y = engine.run(model, np.stack(x))
+        yield from y if model.every_step else [y]
+
+
+def _inputs(model: "QuantizedModel", source: str) -> "Iterator[IntArray]":
+    """The rows as input integers [input_size]."""
+    for number, row in enumerate(_rows(source), 1):
+        if len(row) != model.input_size:
+            found = f"{len(row)} numbers, the model has {model.input_size} channels"
+            raise ValueError(f"{_name(source)}, row {number}: {found}")
+        yield model.quantize_input(row)
+
+
+def _name(source: str) -> str:
+    return "stdin" if source == "-" else source
 
 
 def _rows(source: str) -> Iterator[Any]:

@@ -19,6 +19,7 @@ _DERIVED = (
     "model_step.tflite",
     "model_stream.tflite",
     "model_T[0-9]*.tflite",
+    "model_B[0-9]*.tflite",
     "model.onnx",
     "model_step.onnx",
     "model_float.onnx",
@@ -35,6 +36,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--hidden", type=positive_int, default=32, metavar="N", help="units a layer (default 32)")
     parser.add_argument("--layers", type=positive_int, default=1, metavar="N", help="stacked layers (default 1)")
     parser.add_argument("--reset-before", action="store_true", help="GRU: reset the state, not the product")
+    parser.add_argument(
+        "--bidirectional", action="store_true", help="read sequences backwards too: no single steps, no streams"
+    )
     parser.add_argument("--dropout", type=fraction, default=0.0, metavar="P", help="between layers (default 0)")
     parser.add_argument("--qat", choices=("w8a8", "w8a16", "none"), default="w8a8", help="integers (default w8a8)")
     parser.add_argument("--per-tensor", action="store_true", help="one weight scale a matrix, not one a row")
@@ -156,7 +160,12 @@ def _build(args: argparse.Namespace, dataset: "Dataset") -> "SequenceModel":
 
     torch.set_num_threads(1)  # no slower on networks this small, and the weights do not depend on the number of cores
     torch.manual_seed(args.seed)
-    options: dict[str, Any] = {"num_layers": args.layers, "dropout": args.dropout, "batch_first": True}
+    options: dict[str, Any] = {
+        "num_layers": args.layers,
+        "dropout": args.dropout,
+        "bidirectional": args.bidirectional,
+        "batch_first": True,
+    }
     if args.cell == "gru":
         rnn = GRU(dataset.input_size, args.hidden, reset_after=not args.reset_before, **options)
     else:

@@ -28,14 +28,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     from ..engines import ENGINES, select
     from ..qmodel import QuantizedModel
-    from ..verify import targets, verify
+    from ..verify import SLOW_SEQUENCES, SLOW_STEPS, targets, verify
 
     model = QuantizedModel.load(args.model)
     engines = select(args.engines)
-    absent = {} if args.engines else {name: e.missing() for name, e in ENGINES.items() if e.missing() is not None}
+    cut = [
+        f"{engine.name} is slow: given at most {SLOW_SEQUENCES} sequences, and {SLOW_STEPS} steps of each"
+        for engine in engines
+        if engine.slow
+    ]
+    commands = {} if args.engines else {name: engine.missing() for name, engine in ENGINES.items()}
+    absent = {name: command for name, command in commands.items() if command is not None}
     source, sequences = _sequences(model, args)
     results = []
-    for result in verify(model, targets(engines, args.model), sequences, args.seed):
+    for result in verify(model, targets(model, engines, args.model), sequences, args.seed):
         results.append(result)
         if args.verbose:
             print(f"{result.engine} {result.file or 'fresh export'}, {result.model}: done", file=sys.stderr)
@@ -47,7 +53,8 @@ def run(args: argparse.Namespace) -> int:
     if args.quiet and failures and not args.json:
         print(f"edgernn verify: {'; '.join(failures)}", file=sys.stderr)
     data: dict[str, Any] = {"ok": not failures, "data": source, "results": [asdict(result) for result in results]}
-    emit(args, _text(results, failures, source, absent), data | {"missing": absent})
+    notes = [*cut, *(f"not installed: {name} ({command})" for name, command in absent.items())]
+    emit(args, _text(results, failures, source, notes), data | {"missing": absent, "notes": cut})
     return 1 if failures else 0
 
 
@@ -71,10 +78,9 @@ def _sequences(model: "QuantizedModel", args: argparse.Namespace) -> "tuple[str,
     return f"{args.sequences} random sequences (no data named)", drawn
 
 
-def _text(results: "list[Result]", failures: list[str], source: str, absent: dict[str, str | None]) -> str:
+def _text(results: "list[Result]", failures: list[str], source: str, notes: list[str]) -> str:
     rows = [(r.engine, r.file or "fresh export", r.model, r.sequences, r.integers, r.differences) for r in results]
-    lines = [table(("engine", "file", "model", "sequences", "integers", "differences"), rows), ""]
-    lines += [f"not installed: {name} ({command})" for name, command in absent.items()]
+    lines = [table(("engine", "file", "model", "sequences", "integers", "differences"), rows), "", *notes]
     total = sum(result.integers for result in results)
     lines.append(f"compared with the Numba kernel on {source} and on adversarial integers and models")
     lines += failures or [f"0 differences in {total:,} integers"]

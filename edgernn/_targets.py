@@ -1,0 +1,116 @@
+"""What verify compares: an engine with each of the files beside a model, or with a fresh export; and what it finds."""
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from glob import escape
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+
+from ._adversarial import Named
+from ._places import Difference
+from .engines import ENGINES, Engine, Form, Session, export_path
+from .qmodel import IntArray, QuantizedModel
+
+REFERENCE: Final = ENGINES["numba"]
+
+_FIXED: Final = re.compile(r"(?:_T([1-9]\d{0,8}))?(?:_B([1-9]\d{0,8}))?")  # of a file's name, as fixed_path has it
+
+SLOW_SEQUENCES: Final = 4  # what an engine that is slow is given: the first and last of the sequences, ..
+SLOW_STEPS: Final = 6  # .. and so many steps of each
+
+
+@dataclass(frozen=True)
+class Target:
+    """What is checked: an engine with a file, or (path None) with a fresh export.
+
+    steps: how many it takes, where that is fixed. batch: how many sequences at once, for a file of batches.
+    """
+
+    engine: Engine
+    form: Form
+    path: Path | None = None
+    steps: int | None = None
+    batch: int | None = None
+
+    def open(self, model: QuantizedModel, content: bytes | None = None) -> Session:
+        """A function from x to the engine's integers. Raises ValueError when the engine refuses the file."""
+        if content is None and self.steps is not None:
+            content = self.export(model)
+        return self.engine.open(model, self.form, content)
+
+    def export(self, model: QuantizedModel) -> bytes:
+        return self.engine.export(model, self.form, self.steps, self.batch)
+
+    def cut(self, x: IntArray) -> IntArray:
+        """x [T, input_size], with its steps cut off or repeated to the fixed length, or cut off for a slow engine."""
+        if self.steps is not None and self.batch is None:
+            return np.resize(x, (self.steps, x.shape[1]))
+        return x[: SLOW_STEPS if self.engine.slow else self.steps]
+
+    def choose(self, sequences: Named) -> Named:
+        """The sequences to run: all of them, or for a slow engine a few; cut."""
+        if self.engine.slow and len(sequences) > SLOW_SEQUENCES:
+            sequences = [*sequences[: SLOW_SEQUENCES // 2], *sequences[-SLOW_SEQUENCES // 2 :]]
+        return [(name, self.cut(x)) for name, x in sequences]
+
+    def result(self, model: str) -> "Result":
+        """A result of nothing yet."""
+        return Result(self.engine.name, self.path.name if self.path else None, model, 0, 0, 0)
+
+    def failed(self, model: str, problem: object) -> "Result":
+        return replace(self.result(model), problem=str(problem))
+
+
+@dataclass(frozen=True)
+class Result:
+    """One line of the table: a target over the model itself, or over its hidden states and the adversarial models, or
+    an engine over a padded batch of the model's sequences.
+
+    problem: what is wrong and where, in words; None when all is equal. Integers: how many outputs were compared.
+    """
+
+    engine: str
+    file: str | None
+    model: str
+    sequences: int
+    integers: int
+    differences: int
+    first: Difference | None = None
+    problem: str | None = None
+
+
+def targets(model: QuantizedModel, engines: Sequence[Engine], model_file: Path | None = None) -> list[Target]:
+    """Every export beside the model's file that an engine reads; a fresh export for an engine without such a file.
+
+    Raises ValueError when there is nothing to compare with the kernel.
+    """
+    if all(engine is REFERENCE for engine in engines):
+        here = [name for name, engine in ENGINES.items() if engine is not REFERENCE and engine.missing() is None]
+        cure = f"name another engine: {', '.join(here)}" if here else f"install one: {ENGINES['litert'].missing()}"
+        raise ValueError(f"nothing to compare with: {REFERENCE.name} is the reference itself; {cure}")
+    found: list[Target] = []
+    for engine in engines:
+        if engine is not REFERENCE:
+            files = [] if model_file is None else list(_files(engine, model_file))
+            whole = any(target.batch is None for target in files)
+            found += files if whole else [Target(engine, engine.usual_form(model)), *files]
+    return found
+
+
+def _files(engine: Engine, model_file: Path) -> Iterator[Target]:
+    """The files beside the model that this engine reads."""
+    for form in engine.forms:
+        path = export_path(model_file, form, engine.suffix)
+        if path.exists() and not (form == "sequence" and engine.fixed):
+            yield Target(engine, form, path)
+    if engine.suffix != ".tflite":
+        return
+    for path in sorted(model_file.parent.glob(f"{escape(model_file.stem)}_[TB]*.tflite")):
+        match = _FIXED.fullmatch(path.stem.removeprefix(model_file.stem))
+        if match is not None:
+            steps, batch = (None if number is None else int(number) for number in match.groups())
+            if steps is not None or not engine.fixed:
+                yield Target(engine, "sequence", path, steps, batch)

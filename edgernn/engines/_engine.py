@@ -1,0 +1,176 @@
+"""An engine: one runtime, the files it reads, and the three ways to feed it: a sequence, a batch, step by step."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Final, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from ..qmodel import IntArray, QuantizedModel, State
+from ._graphs import BatchSession, Graph, GraphStepper, Session, StateStepper, batched, stepwise
+from ._install import missing
+
+Form = Literal["sequence", "step", "stream"]
+
+_EXPORTERS: Final = {".tflite": ("flatbuffers",), ".onnx": ("onnx",)}  # what writing an engine's files takes
+_KEPT: Final = 32  # files of fixed shapes that an open engine keeps ready
+
+
+@dataclass(frozen=True)
+class Engine:
+    """A runtime, or (without `load`) the Numba kernel.
+
+    package: what is imported for it. forms: the files it reads, its usual form first. fixed: it reads a TFLite sequence
+    only where its number of steps is fixed. usual: one of the few that stand for their kind, for instance in a table.
+    slow: too slow to be given much.
+    """
+
+    name: str
+    about: str
+    package: str
+    suffix: str = ""
+    forms: tuple[Form, ...] = ()
+    load: Callable[[bytes], Graph] | None = None
+    fixed: bool = False
+    usual: bool = False
+    slow: bool = False
+
+    def missing(self) -> str | None:
+        """The command that installs this engine or the exporter of its files, or None when it can run here."""
+        packages = [self.package, *_EXPORTERS.get(self.suffix, ())]
+        return next((command for command in map(missing, packages) if command is not None), None)
+
+    def usual_form(self, model: QuantizedModel) -> Form:
+        """The first of `forms` that there is of this model."""
+        return "sequence" if model.bidirectional else self.forms[0]
+
+    def open(self, model: QuantizedModel, form: Form | None = None, content: bytes | None = None) -> Session:
+        """A function from x [T, input_size] to [output_size], or to [T, output_size] for an output at every step.
+
+        `content` is an exported file of that form; without it the model is exported anew. Raises ValueError when the
+        runtime refuses the file, when it has not this model's inputs and outputs, and for a form that the engine or a
+        bidirectional model has not; the function raises it for a wrong type or shape of x, and RuntimeError when the
+        runtime stops.
+        """
+        from ..firmware_sim._inference import check_input
+
+        if self.load is None:
+            from ..firmware_sim import run as kernel
+
+            return lambda x: kernel(model, x)[0]
+        form = form or self.usual_form(model)
+        if form == "sequence":
+            batch = self._sequences(model, content)
+            return lambda x: batch(check_input(model, x, ("time", "input_size"))[None], np.array([len(x)]))[0]
+        steps = stepwise(self.stream(model, form, content), model.every_step)
+        return lambda x: steps(check_input(model, x, ("time", "input_size")))
+
+    def open_batch(self, model: QuantizedModel, content: bytes | None = None) -> BatchSession:
+        """A function from x [N, T, input_size] and lengths [N] to what `firmware_sim.run_batch` gives of them.
+
+        `content` is a sequence file that takes batches of N. Raises ValueError as `open` does, here and there.
+        """
+        from ..firmware_sim._inference import check_input, check_lengths
+
+        if self.load is None:
+            from ..firmware_sim import run_batch
+
+            return lambda x, lengths: run_batch(model, x, lengths)
+        batch = self._sequences(model, content, batches=True)
+
+        def run(x: IntArray, lengths: npt.NDArray[np.integer]) -> IntArray:
+            x = check_input(model, x, ("batch", "time", "input_size"))
+            return batch(x, check_lengths(lengths, *x.shape[:2]))
+
+        return run
+
+    def stream(self, model: QuantizedModel, form: Form = "step", content: bytes | None = None) -> StateStepper:
+        """The model one step at a time, with its states kept in between. Raises ValueError as `open` does."""
+        model.check_streaming()
+        if self.load is None:
+            from ..firmware_sim import Stream
+
+            return Stream(model)
+        return _ModelStepper(model, form, self._graph(model, form, content))
+
+    def run(self, model: QuantizedModel, x: IntArray) -> IntArray:
+        """The outputs of x [T, input_size], as `open` gives them."""
+        return self.open(model)(x)
+
+    def export(self, model: QuantizedModel, form: Form, steps: int | None = None, batch: int | None = None) -> bytes:
+        """The file of that form that this engine reads. A TFLite sequence takes `steps` steps, or (None) any number,
+        and one sequence or a batch of `batch`; an ONNX file takes any number of both."""
+        from .. import export
+
+        if self.suffix == ".onnx":
+            return export.to_onnx(model, "step" if form == "step" else "sequence")
+        return export.to_tflite(model, form, steps, batch)
+
+    def _sequences(self, model: QuantizedModel, content: bytes | None, *, batches: bool = False) -> BatchSession:
+        """The form sequence, from a file (or from an export for each shape of x that needs a file of its own)."""
+        one_for_all = content is not None or self.suffix == ".onnx"
+        fixed_batch, fixed_steps = batches and not one_for_all, self.fixed and not one_for_all
+
+        @lru_cache(maxsize=_KEPT)
+        def session(batch: int | None, steps: int | None) -> BatchSession:
+            file = self.export(model, "sequence", steps, batch) if content is None else content
+            return batched(self._graph(model, "sequence", file))
+
+        def run(x: IntArray, lengths: npt.NDArray[np.integer]) -> IntArray:
+            return session(len(x) if fixed_batch else None, x.shape[1] if fixed_steps else None)(x, lengths)
+
+        return run if fixed_batch or fixed_steps else session(None, None)
+
+    def _graph(self, model: QuantizedModel, form: Form, content: bytes | None) -> Graph:
+        assert self.load is not None
+        if form not in self.forms:
+            raise ValueError(f"{self.name} has no form {form!r}; it has {', '.join(self.forms)}")
+        graph = self.load(self.export(model, form) if content is None else content)
+        _check_graph(graph, model, form)
+        return graph
+
+
+def _check_graph(graph: Graph, model: QuantizedModel, form: Form) -> None:
+    """Raise ValueError unless it has the inputs and outputs of the model in this form."""
+    needed = {"x", *(model.states if form == "step" else ())}
+    shape, dtype = graph.inputs.get("x", ((), ""))
+    axes = 3 if form == "sequence" else 2
+    fits = len(shape) == axes and shape[-1] == model.input_size and dtype == np.dtype(model.input_dtype).name
+    if not (fits and set(graph.inputs) - {"lengths"} == needed and "y" in graph.outputs):
+        inputs = (f"{name} {dtype} {list(shape)}" for name, (shape, dtype) in graph.inputs.items())
+        found = f"inputs {', '.join(inputs)}; outputs {', '.join(graph.outputs)}"
+        raise ValueError(f"not a {form} file of this model ({found}); export it anew")
+
+
+class _ModelStepper:
+    """A QuantizedModel's form step or stream, with its input and state checked."""
+
+    def __init__(self, model: QuantizedModel, form: Form, graph: Graph) -> None:
+        from ..firmware_sim._inference import check_input
+
+        self._model, self._form, self._check_input = model, form, check_input
+        self._stepper = GraphStepper(graph, model.states if form == "step" else {})
+
+    def step(self, x: IntArray) -> IntArray:
+        return self._stepper.step(self._check_input(self._model, x, ("input_size",)))
+
+    def reset(self) -> None:
+        self._stepper.reset()
+
+    @property
+    def state(self) -> State:
+        """A copy of the state, by the names of model.states. Raises ValueError for the form stream."""
+        self._check_form()
+        return self._stepper.state
+
+    @state.setter
+    def state(self, state: State) -> None:
+        self._check_form()
+        self._model.check_state(state)
+        self._stepper.state = state
+
+    def _check_form(self) -> None:
+        if self._form == "stream":
+            raise ValueError("the form stream keeps its state inside the file: reset it or go on; step gives its state")

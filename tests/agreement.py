@@ -1,0 +1,136 @@
+"""Every engine against the kernel, and the kernel against the oracle, on the random cases of `draw`: with a tally.
+
+python -m tests.agreement START STOP prints the tally of these seeds as JSON.
+"""
+
+import sys
+from collections.abc import Callable, Iterable
+
+import numpy as np
+import numpy.typing as npt
+
+from edgernn.engines import ENGINES, Engine
+from edgernn.firmware_sim import Stream, run
+from edgernn.qmodel import IntArray, QuantizedModel
+
+from . import oracle
+from .cases import Case, draw, multiplications
+from .shrink import shrink
+from .tally import Tally
+
+ORDER = ("oracle", "torch", *ENGINES)
+_ORACLE_MAX = 30_000  # multiplications: it is written in plain Python
+_SLOW = {"onnx-reference": 5}  # steps at most
+
+
+def compare(seeds: Iterable[int]) -> Tally:
+    """The tally of these cases: each through the oracle where it is affordable, and through every installed engine."""
+    tally = Tally()
+    for seed in seeds:
+        tally.cases += 1
+        case = draw(seed)
+        _compare_oracle(tally, case)
+        _compare_training(tally, case)
+        for number, engine in enumerate(ENGINES.values()):
+            if engine.missing() is None:
+                _compare_engine(tally, case, engine, np.random.default_rng([seed, number]))
+    return tally
+
+
+def forms_of(engine: Engine, model: QuantizedModel) -> list[str]:
+    """The ways to feed this model to that engine."""
+    if engine.name == "numba":
+        return ["batch"] if model.bidirectional else ["batch", "step", "chunks"]
+    forms = [form for form in engine.forms if form == "sequence" or not model.bidirectional]
+    return [*forms, "batch"]
+
+
+def _compare_oracle(tally: Tally, case: Case) -> None:
+    """The kernel itself, on what plain Python can afford."""
+    model, x = case.model, case.x[0, : case.lengths[0]]
+    if multiplications(model) * len(x) <= _ORACLE_MAX:
+        _count(tally, case, "oracle", "sequence", lambda: oracle.run(model, x), run(model, x)[0])
+
+
+def _compare_training(tally: Tally, case: Case) -> None:
+    """What QAT's forward pass computed, where the model was made by it."""
+    trained = case.trained
+    if trained is not None:
+        _count(tally, case, "torch", "batch", lambda: trained, _one_by_one(case.model, case.x, case.lengths))
+
+
+def _compare_engine(tally: Tally, case: Case, engine: Engine, rng: np.random.Generator) -> None:
+    """One form of the engine, drawn for this case."""
+    model = case.model
+    form = str(rng.choice(forms_of(engine, model)))
+    steps = min(case.x.shape[1], _SLOW.get(engine.name, case.x.shape[1]))
+    x, lengths = case.x[:, :steps], np.minimum(case.lengths, steps)
+    first = x[0, : lengths[0]]
+    if form == "batch":
+        _count(
+            tally, case, engine.name, form, lambda: engine.open_batch(model)(x, lengths), _one_by_one(model, x, lengths)
+        )
+        return
+    ways: dict[str, Callable[[QuantizedModel], Callable[[IntArray], IntArray]]] = {
+        "chunks": lambda m: lambda values: _in_chunks(m, values, rng),
+        "step": _streamed if engine.name == "numba" else lambda m: engine.open(m, "step"),
+        "stream": lambda m: engine.open(m, "stream"),
+        "sequence": lambda m: engine.open(m, "sequence"),
+    }
+    way = ways[form]
+    if not _count(tally, case, engine.name, form, lambda: way(model)(first), run(model, first)[0]):
+        tally.failures[-1] += f"; {shrink(way, model, first)}"
+
+
+def _count(
+    tally: Tally, case: Case, engine: str, form: str, outputs: Callable[[], IntArray], expected: IntArray
+) -> bool:
+    """Compare, and count it under the engine, form and cell. False when integers differ: worth shrinking."""
+    layer = case.model.layers[0]
+    cell = layer.cell.upper() if layer.reset_after else "GRU, reset before"
+    kind = f"{form}, bidirectional" if case.model.bidirectional else form
+    try:
+        found = outputs()
+    except (ValueError, RuntimeError) as error:
+        tally.count(engine, kind, cell, expected.size, expected.size)
+        tally.failures.append(f"{case}; {engine}, {form}: {error}")
+        return True  # nothing to shrink
+    same_shape = found.shape == expected.shape
+    wrong = int(np.count_nonzero(found != expected)) if same_shape else expected.size
+    tally.count(engine, kind, cell, expected.size, wrong)
+    if wrong:
+        tally.failures.append(f"{case}; {engine}, {form}: {wrong} of {expected.size} integers differ")
+    return not wrong or not same_shape
+
+
+def _streamed(model: QuantizedModel) -> Callable[[IntArray], IntArray]:
+    """The kernel one step at a time."""
+
+    def session(x: IntArray) -> IntArray:
+        stream = Stream(model)
+        outputs = [stream.step(row) for row in x]
+        return np.array(outputs) if model.every_step else outputs[-1]
+
+    return session
+
+
+def _in_chunks(model: QuantizedModel, x: IntArray, rng: np.random.Generator) -> IntArray:
+    """The kernel in pieces of random sizes, each from the state that the one before left."""
+    cuts = np.unique(rng.integers(1, len(x) + 1, int(rng.integers(1, 6))))
+    outputs, state = [], model.zero_state()
+    for chunk in np.split(x, cuts[cuts < len(x)]):
+        y, state = run(model, chunk, state)
+        outputs.append(y)
+    return np.concatenate(outputs) if model.every_step else outputs[-1]
+
+
+def _one_by_one(model: QuantizedModel, x: IntArray, lengths: npt.NDArray[np.integer]) -> IntArray:
+    """What the kernel gives of each sequence alone, with zeros after its end."""
+    outputs = [run(model, one[:length])[0] for one, length in zip(x, lengths, strict=True)]
+    if not model.every_step:
+        return np.stack(outputs)
+    return np.stack([np.pad(y, ((0, x.shape[1] - len(y)), (0, 0))) for y in outputs])
+
+
+if __name__ == "__main__":
+    print(compare(range(int(sys.argv[1]), int(sys.argv[2]))).json())

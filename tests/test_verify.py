@@ -1,0 +1,345 @@
+"""What `verify` checks, and what it says where something differs."""
+
+import dataclasses
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from edgernn._artifacts import read_tflite
+from edgernn.engines import ENGINES, Engine, Form, Graph, Tensors, export_path, fixed_path, select
+from edgernn.qmodel import QuantizedModel, Scheme
+from edgernn.verify import SLOW_SEQUENCES, Result, Target, targets, verify
+
+from . import oracle
+from .models import SCHEMES, random_input, random_model
+
+USUAL = [engine for engine in ENGINES.values() if engine.usual]
+CHECKED = USUAL[1:]  # all but the kernel
+
+
+def check(model: QuantizedModel, engines: list[Engine]) -> list[Result]:
+    sequences = [(f"drawn {index}", random_input(model, 12, seed=index)) for index in range(3)]
+    return list(verify(model, targets(model, engines), sequences))
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_verify_finds_no_difference(scheme: Scheme) -> None:
+    results = check(random_model(14, "gru_before", scheme, hidden_size=9), USUAL)
+    assert [result.engine for result in results] == [engine.name for engine in CHECKED for _ in range(3)]
+    kinds = ["the model", "hidden states, adversarial models", "a padded batch"]
+    assert [result.model for result in results] == kinds * len(CHECKED)
+    assert all(result.problem is None and result.differences == 0 and result.integers > 0 for result in results)
+
+
+def test_verify_takes_every_engine() -> None:
+    results = check(random_model(14, "lstm", hidden_size=4, input_size=3), select(None))
+    assert {result.engine for result in results} == set(ENGINES) - {"numba"}
+    assert [result for result in results if result.problem or not result.integers] == []
+    slow, _, batch = (result for result in results if result.engine == "onnx-reference")
+    assert slow.sequences == batch.sequences / 2 == SLOW_SEQUENCES
+
+
+def test_verify_takes_models_with_two_directions() -> None:
+    """All layers of both directions, and a stack of which only the first has both."""
+    model = random_model(15, "gru", hidden_size=4, input_size=3, layers=2, head="last", bidirectional=True)
+    first, second = model.layers
+    mixed = dataclasses.replace(model, layers=(first, dataclasses.replace(second, backward=None)), head=None, labels=())
+    for one in (model, mixed):
+        results = check(one, USUAL)
+        assert [result for result in results if result.problem or not result.integers] == []
+
+
+# ---- faults ----------------------------------------------------------------------------------------------------------
+
+
+class FaultyGraph:
+    """A runtime with a fault: from step 5 on, the lowest bit of unit 3 of layer 1 is wrong."""
+
+    def __init__(self, graph: Graph) -> None:
+        self._graph, self._step = graph, 0
+        self.inputs, self.outputs = graph.inputs, graph.outputs
+
+    def __call__(self, feeds: Tensors) -> Tensors:
+        result = {name: value.copy() for name, value in self._graph(feeds).items()}
+        if self._step >= 5 and "h_1_out" in result:
+            result["h_1_out"][0, 3] ^= 1
+            if result["y"].dtype == np.int16:
+                result["y"][0, 3] ^= 1
+            else:
+                result["y"][0, 2] ^= 1
+        self._step += 1
+        return result
+
+    def reset(self) -> None:
+        self._step = 0
+        self._graph.reset()
+
+
+@pytest.mark.parametrize("head", ["last", "steps"])
+def test_verify_names_the_place_of_a_fault(head: str) -> None:
+    model = random_model(15, "gru", hidden_size=6, layers=2, head=head)  # type: ignore[arg-type]
+    right = ENGINES["litert"].load
+    assert right is not None
+    faulty = dataclasses.replace(
+        ENGINES["litert"], name="faulty", forms=("step",), load=lambda content: FaultyGraph(right(content))
+    )
+    own, hostile, _ = check(model, [faulty])
+    assert own.differences > 0
+    assert own.first is not None
+    assert (own.first.sequence, own.first.step, own.first.output) == ("drawn 0", 5, 2)
+    expected = oracle.run(model, random_input(model, 12, seed=0)[:6]).reshape(-1, 3)[-1][2]
+    assert (own.first.expected, own.first.found) == (expected, expected ^ 1)
+    assert own.problem is not None
+    assert "sequence 'drawn 0', step 5, output 2" in own.problem
+    assert "layer 1, step 5, unit 3" in own.problem
+    assert hostile.problem is not None
+    assert "layer 1, step 5, unit 3" in hostile.problem
+
+
+class FaultyBackward:
+    """A runtime with a fault in the backward direction: in step 5 of the last of two layers, unit 3 goes wrong."""
+
+    def __init__(self, graph: Graph, faulty: bool) -> None:
+        self._graph, self._faulty = graph, faulty
+        self.inputs, self.outputs, self.reset = graph.inputs, graph.outputs, graph.reset
+
+    def __call__(self, feeds: Tensors) -> Tensors:
+        y = self._graph(feeds)["y"].copy()
+        if self._faulty:
+            y[0, :6, 2 if y.dtype == np.int8 else 6 + 3] ^= 1  # it reads from the end: all earlier steps are wrong too
+        return {"y": y}
+
+
+def test_verify_names_the_direction_of_a_fault() -> None:
+    model = random_model(22, "gru", hidden_size=6, layers=2, head="steps", bidirectional=True)
+    engine = ENGINES["onnxruntime"]
+    load, size = engine.load, len(engine.export(model.without_head(1), "sequence"))
+    assert load is not None
+    faulty = dataclasses.replace(
+        engine, name="faulty", load=lambda content: FaultyBackward(load(content), len(content) > size)
+    )
+    own = next(verify(model, targets(model, [faulty]), [("drawn 0", random_input(model, 12, seed=0))]))
+    assert own.problem is not None
+    assert "sequence 'drawn 0', step 0, output 2" in own.problem
+    assert "layer 1 backward, step 5, unit 3" in own.problem
+
+
+class CarelessGraph:
+    """A runtime that takes padding for steps."""
+
+    def __init__(self, graph: Graph) -> None:
+        self._graph = graph
+        self.inputs, self.outputs, self.reset = graph.inputs, graph.outputs, graph.reset
+
+    def __call__(self, feeds: Tensors) -> Tensors:
+        lengths = np.full_like(feeds["lengths"], feeds["x"].shape[1])
+        return self._graph({**feeds, "lengths": lengths})
+
+
+@pytest.mark.parametrize("bidirectional", [False, True])
+def test_verify_tells_padding_from_steps(bidirectional: bool) -> None:
+    model = random_model(23, "lstm", hidden_size=6, head="last", bidirectional=bidirectional)
+    load = ENGINES["onnxruntime"].load
+    assert load is not None
+    careless = dataclasses.replace(
+        ENGINES["onnxruntime"], name="careless", load=lambda content: CarelessGraph(load(content))
+    )
+    own, hostile, batch = check(model, [careless])
+    assert own.problem is hostile.problem is None
+    assert batch.differences > 0
+    assert batch.problem is not None
+    assert "sequence 'drawn 0', step 11" in batch.problem  # of 12, in a batch of 24 steps
+    assert f"layer 0{' forward' if bidirectional else ''}, step 12" in batch.problem
+
+
+# ---- files -----------------------------------------------------------------------------------------------------------
+
+
+def altered(content: bytes, place: int) -> bytes:
+    return content[:place] + bytes([content[place] ^ 0x40]) + content[place + 1 :]
+
+
+def weight_places(model: QuantizedModel) -> Iterator[tuple[str, Form, int, str]]:
+    """(engine, form, place in its export of one weight's byte, what verify should call it)."""
+    weight = model.layers[1].recurrent.weight
+    size = model.layers[1].hidden_size
+    row = 2 * size + 3  # the third gate, unit 3
+    gate = model.layers[1].gates[2]
+    for engine, form in [(each, form) for each in CHECKED for form in each.forms]:
+        if form == "sequence" and engine.fixed:
+            continue
+        content = engine.export(model, form)
+        if engine.suffix == ".tflite":
+            assert content.count(weight[row].tobytes()) == 1
+            place = content.index(weight[row].tobytes()) + 4
+        else:
+            column = np.ascontiguousarray(weight.T)
+            assert content.count(column.tobytes()) == 1
+            place = content.index(column.tobytes()) + 4 * len(weight) + row
+        yield engine.name, form, place, f"layer 1, recurrent weight, gate {gate}, unit 3, column 4"
+
+
+def test_verify_names_an_altered_weight_in_every_kind_of_file(tmp_path: Path) -> None:
+    model = random_model(16, "gru", hidden_size=7, layers=2)
+    for name, form, place, meaning in weight_places(model):
+        engine = ENGINES[name]
+        path = export_path(tmp_path / "model.ernn", form, engine.suffix)
+        content = engine.export(model, form)
+        path.write_bytes(altered(content, place))
+        result = next(verify(model, [Target(engine, form, path)], [("drawn", random_input(model, 12, seed=0))]))
+        assert result.problem is not None, (name, form)
+        assert path.name in result.problem
+        assert meaning in result.problem
+        path.write_bytes(content)
+        result = next(verify(model, [Target(engine, form, path)], [("drawn", random_input(model, 12, seed=0))]))
+        assert result.problem is None
+
+
+def test_any_change_of_a_file_is_a_problem_and_never_a_crash(tmp_path: Path) -> None:
+    """Also where the change has no effect on what is compared, or where a runtime would crash on the graph."""
+    model = random_model(17, "gru", hidden_size=4, input_size=2)
+    engine = ENGINES["tflm"]
+    content = engine.export(model, "step")
+    path = tmp_path / "model_step.tflite"
+    rng = np.random.default_rng(1)
+    for place in rng.choice(len(content), 60, replace=False):
+        path.write_bytes(altered(content, int(place)))
+        result = next(verify(model, [Target(engine, "step", path)], []))
+        assert result.problem is not None, place
+
+
+def test_a_stale_export_is_a_problem(tmp_path: Path) -> None:
+    model, older = random_model(18, "gru", hidden_size=4), random_model(19, "gru", hidden_size=4)
+    for engine in (ENGINES["litert"], ENGINES["onnxruntime"]):
+        path = export_path(tmp_path / "model.ernn", "sequence", engine.suffix)
+        path.write_bytes(engine.export(older, "sequence"))
+        result = next(verify(model, [Target(engine, "sequence", path)], []))
+        assert result.problem is not None
+        assert "export" in result.problem
+
+
+def test_a_file_of_a_fixed_length_is_run_at_that_length(tmp_path: Path) -> None:
+    for head, steps in (("last", 5), ("steps", 30)):
+        model = random_model(20, "lstm", hidden_size=4, head=head)  # type: ignore[arg-type]
+        path = fixed_path(tmp_path / "model.ernn", steps)
+        path.write_bytes(ENGINES["tflm"].export(model, "sequence", steps))
+        found = targets(model, [ENGINES["litert"], ENGINES["tflm"]], tmp_path / "model.ernn")
+        assert [(target.path, target.steps) for target in found] == [(path, steps)] * 2
+        drawn = [(f"drawn {length}", random_input(model, length, seed=length)) for length in (1, 5, 12)]
+        results = list(verify(model, found, drawn))
+        assert [result.engine for result in results] == ["litert"] * 3 + ["tflm"] * 3
+        assert all(result.problem is None and result.integers > 0 for result in results)
+        place = path.read_bytes().index(model.layers[0].recurrent.weight.tobytes())
+        path.write_bytes(altered(path.read_bytes(), place))
+        result = next(verify(model, found[1:], drawn))
+        assert result.problem is not None
+        assert "recurrent weight, gate i, unit 0, column 0" in result.problem
+        path.unlink()
+
+
+def test_a_damaged_file_is_the_problem_of_its_target_alone(tmp_path: Path) -> None:
+    model = random_model(21, "gru", hidden_size=4)
+    (tmp_path / "model.tflite").write_bytes(b"hello")
+    (tmp_path / "model.onnx").mkdir()
+    (tmp_path / "model_step.onnx").write_bytes(ENGINES["onnxruntime"].export(model, "step"))
+    results = list(verify(model, targets(model, CHECKED, tmp_path / "model.ernn"), []))
+    problems = {result.file: result.problem or "" for result in results}
+    assert "not a TensorFlow Lite file" in problems["model.tflite"]
+    assert "no such file" in problems["model.onnx"]
+    assert problems["model_step.onnx"] == problems[None] == ""
+
+
+def test_a_file_of_batches_is_run_in_batches(tmp_path: Path) -> None:
+    model = random_model(24, "gru", hidden_size=4, head="steps")
+    litert, tflm = ENGINES["litert"], ENGINES["tflm"]
+    anyhow, fixed = fixed_path(tmp_path / "model.ernn", None, 3), fixed_path(tmp_path / "model.ernn", 9, 4)
+    anyhow.write_bytes(litert.export(model, "sequence", None, 3))
+    fixed.write_bytes(litert.export(model, "sequence", 9, 4))
+    (tmp_path / "model_T09.tflite").touch()  # not what `edgernn export` calls a file
+    found = targets(model, [litert, tflm], tmp_path / "model.ernn")
+    assert found == [
+        Target(litert, "sequence"),
+        Target(litert, "sequence", anyhow, None, 3),
+        Target(litert, "sequence", fixed, 9, 4),
+        Target(tflm, "step"),
+        Target(tflm, "sequence", fixed, 9, 4),
+    ]
+    drawn = [(f"drawn {length}", random_input(model, length, seed=length)) for length in (1, 5, 12)]
+    results = [result for result in verify(model, found, drawn) if result.file]
+    assert [result.file for result in results] == ["model_B3.tflite", "model_T9_B4.tflite", "model_T9_B4.tflite"]
+    assert all(result.problem is None and result.integers > 0 for result in results)
+    place = fixed.read_bytes().index(model.layers[0].recurrent.weight.tobytes())
+    fixed.write_bytes(altered(fixed.read_bytes(), place))
+    result = next(verify(model, found[4:], drawn))
+    assert result.problem is not None
+    assert "recurrent weight, gate r, unit 0, column 0" in result.problem
+    assert result.differences > 0
+
+
+def test_a_change_that_could_halt_a_runtime_is_not_run(tmp_path: Path) -> None:
+    """Shapes, steps of a loop (one that does not advance never ends) and scales, in each place of a file."""
+    model = random_model(25, "gru", hidden_size=3, input_size=2)
+    engine, path = ENGINES["litert"], tmp_path / "model.tflite"
+    content = engine.export(model, "sequence")
+    start = np.frombuffer(content, np.uint8).__array_interface__["data"][0]
+    constants = read_tflite(content).constants
+    control = {n: c for n, c in constants.items() if c.size and (c.dtype == np.int32 or n.endswith(".scale"))}
+    assert any("next" in name for name in control)
+    for name, constant in control.items():
+        place = constant.__array_interface__["data"][0] - start
+        path.write_bytes(altered(content, place + constant.nbytes - 1))
+        result = next(verify(model, [Target(engine, "sequence", path)], []))
+        assert result.problem is not None, name
+        assert "not run" in result.problem, name
+
+
+def test_a_weight_of_the_backward_direction_is_named(tmp_path: Path) -> None:
+    model = random_model(26, "gru", hidden_size=4, input_size=3, bidirectional=True)
+    for name in ("litert", "onnxruntime"):
+        engine = ENGINES[name]
+        path = export_path(tmp_path / "model.ernn", "sequence", engine.suffix)
+        content = engine.export(model, "sequence")
+        assert model.layers[0].backward is not None
+        weight = model.layers[0].backward.recurrent.weight
+        stored = weight if name == "litert" else np.ascontiguousarray(weight.T)
+        assert content.count(stored.tobytes()) == 1
+        path.write_bytes(altered(content, content.index(stored.tobytes())))
+        result = next(verify(model, [Target(engine, "sequence", path)], []))
+        assert result.problem is not None
+        assert "layer 0 backward, recurrent weight, gate r, unit 0, column 0" in result.problem
+
+
+# ---- targets ---------------------------------------------------------------------------------------------------------
+
+
+def test_nothing_to_compare_with_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = random_model(1)
+    with pytest.raises(
+        ValueError, match="nothing to compare with: .*; name another engine: litert, litert-no-delegate"
+    ):
+        targets(model, select(["numba"]))
+    for package in ("ai_edge_litert", "tflite_micro", "onnxruntime", "onnx"):
+        monkeypatch.setitem(sys.modules, package, None)
+    monkeypatch.setenv("EDGERNN_TFLITE_RUNTIME", "/nowhere/python")
+    with pytest.raises(ValueError, match=r"nothing to compare with: .*; install one: pip install 'edgernn\[run\]'"):
+        targets(model, select(None))
+
+
+def test_targets_are_the_files_beside_the_model(tmp_path: Path) -> None:
+    model = random_model(1)
+    for name in ("model.tflite", "model_stream.tflite", "model_step.onnx", "model_weights.onnx"):
+        (tmp_path / name).touch()
+    found = [(t.engine.name, t.path and t.path.name) for t in targets(model, USUAL, tmp_path / "model.ernn")]
+    assert found == [
+        ("litert", "model.tflite"),
+        ("litert", "model_stream.tflite"),
+        ("tflm", "model_stream.tflite"),
+        ("onnxruntime", "model_step.onnx"),
+    ]
+    fresh = [(target.form, target.path) for target in targets(model, USUAL)]
+    assert fresh == [("sequence", None), ("step", None), ("sequence", None)]
+    both = random_model(1, bidirectional=True)
+    assert {target.form for target in targets(both, select(None))} == {"sequence"}
