@@ -82,7 +82,7 @@ class QuantizedModel:
                 array = np.full(self.input_size, default, np.float32)
             check_array(name, array, np.float32, 1)
             object.__setattr__(self, name, read_only(array))
-        self._check_input()
+        self._check_input_scales()
         for index, layer in enumerate(self.layers):
             self._check_layer(index, layer)
         if self.head is not None:
@@ -90,7 +90,7 @@ class QuantizedModel:
             if self.labels and len(self.labels) != self.head.output_size:
                 raise ValueError(f"{len(self.labels)} labels for {self.head.output_size} outputs")
 
-    def _check_input(self) -> None:
+    def _check_input_scales(self) -> None:
         check_scale("input_scale", self.input_scale)
         if not isinstance(self.input_zero_point, int):
             raise ValueError(f"input_zero_point must be an int, not {self.input_zero_point!r}")
@@ -104,8 +104,8 @@ class QuantizedModel:
                 raise ValueError(f"{name} has {len(array)} entries for {self.input_size} channels")
             if not np.isfinite(array).all():
                 raise ValueError(f"{name} must be finite")
-        if not (self.input_std > 0).all():
-            raise ValueError("input_std must be positive")
+        if not (self.input_std * np.float32(self.input_scale) > 0).all():  # float32: a tiny product is 0
+            raise ValueError("input_std must be positive, and large enough for input_scale")
 
     def _check_layer(self, index: int, layer: Layer) -> None:
         first = index == 0
@@ -234,6 +234,21 @@ class QuantizedModel:
             rounded = np.rint((values - self.input_mean) / step) + np.float32(self.input_zero_point)
         return np.clip(rounded, -self.input_limit, self.input_limit - 1).astype(self.input_dtype)
 
+    def check_input(self, x: IntArray, axes: tuple[str, ...]) -> IntArray:
+        """x, if it is an array of input integers with these axes, the last one "input_size"; ValueError otherwise."""
+        wanted = np.dtype(self.input_dtype)
+        if not isinstance(x, np.ndarray) or x.dtype != wanted:
+            found = f"dtype {x.dtype}" if isinstance(x, np.ndarray) else f"type {type(x).__name__}"
+            raise ValueError(
+                f"x has {found}, the model takes arrays of {wanted}: use model.quantize_input for real values"
+            )
+        if x.ndim != len(axes) or x.shape[-1] != self.input_size:
+            shape = ", ".join(axes)
+            raise ValueError(f"x has the shape {x.shape}, it must be [{shape}] with input_size {self.input_size}")
+        if 0 in x.shape:
+            raise ValueError(f"x has the shape {x.shape}: give at least one sequence and one step")
+        return x
+
     def dequantize_output(self, y: IntArray) -> FloatArray:
         """Integer outputs -> real values (logits, or the regression's units), float32."""
         return (np.asarray(y) * np.float32(self.output_scale)).astype(np.float32)
@@ -277,3 +292,16 @@ class QuantizedModel:
         if layers is not None and not 1 <= layers <= len(self.layers):
             raise ValueError(f"layers must be 1 .. {len(self.layers)}, not {layers}")
         return dataclasses.replace(self, layers=self.layers[:layers], head=None, labels=())
+
+
+def check_lengths(lengths: npt.ArrayLike | None, batch: int, time: int) -> npt.NDArray[np.int64]:
+    """The lengths as int64 [batch], all `time` by default; ValueError when they do not fit."""
+    if lengths is None:
+        return np.full(batch, time, np.int64)
+    array = np.asarray(lengths)
+    if array.shape != (batch,) or not np.issubdtype(array.dtype, np.integer):
+        raise ValueError(f"lengths must be {batch} integers, one a sequence, not {array.dtype} {array.shape}")
+    wrong = np.flatnonzero((array < 1) | (array > time))
+    if len(wrong):
+        raise ValueError(f"lengths[{wrong[0]}] is {array[wrong[0]]}, it must be 1 .. {time}, the steps in x")
+    return array.astype(np.int64)

@@ -7,7 +7,7 @@ import numba
 import numpy as np
 import numpy.typing as npt
 
-from ..qmodel import IntArray, QuantizedModel, State
+from ..qmodel import IntArray, QuantizedModel, State, check_lengths
 from ._network import Network
 
 STEPS_AT_ONCE: Final = 4096  # of a batch, for one thread: enough to hide the call, few enough to stay in the cache
@@ -21,7 +21,7 @@ def run(model: QuantizedModel, x: IntArray, state: State | None = None) -> tuple
     the one before, gives the same integers as in one. A bidirectional model needs the whole: it takes no state and
     gives back an empty one. Raises ValueError for a wrong type, shape or state.
     """
-    x = check_input(model, x, ("time", "input_size"))
+    x = model.check_input(x, ("time", "input_size"))
     network = Network(model, 1, len(x))
     if state is not None:
         network.set_state(state)
@@ -36,7 +36,7 @@ def run_batch(model: QuantizedModel, x: IntArray, lengths: npt.ArrayLike | None 
     matters: the last step is the last valid one, outputs of later steps are 0. Uses every core, or as many as the
     environment variable NUMBA_NUM_THREADS says. Raises ValueError for a wrong type, shape or length.
     """
-    x = check_input(model, x, ("batch", "time", "input_size"))
+    x = model.check_input(x, ("batch", "time", "input_size"))
     valid = check_lengths(lengths, len(x), x.shape[1])
     pieces = batch_pieces(*x.shape[:2])
 
@@ -69,7 +69,7 @@ class Stream:
 
         Raises ValueError for a wrong type or shape.
         """
-        x = check_input(self.model, x, ("input_size",))
+        x = self.model.check_input(x, ("input_size",))
         y: IntArray = self._network.run(x[np.newaxis, np.newaxis], self._one)[0, 0]
         return y
 
@@ -99,30 +99,3 @@ def batch_pieces(batch: int, time: int) -> list[slice]:
 def available_threads() -> int:
     config: Any = numba.config
     return int(config.NUMBA_NUM_THREADS)
-
-
-def check_input(model: QuantizedModel, x: IntArray, axes: tuple[str, ...]) -> IntArray:
-    """x, if it is such an array of integers; ValueError otherwise."""
-    wanted = np.dtype(model.input_dtype)
-    if not isinstance(x, np.ndarray) or x.dtype != wanted:
-        found = f"dtype {x.dtype}" if isinstance(x, np.ndarray) else f"type {type(x).__name__}"
-        raise ValueError(f"x has {found}, the model takes arrays of {wanted}: use model.quantize_input for real values")
-    if x.ndim != len(axes) or x.shape[-1] != model.input_size:
-        shape = ", ".join(axes)
-        raise ValueError(f"x has the shape {x.shape}, it must be [{shape}] with input_size {model.input_size}")
-    if 0 in x.shape:
-        raise ValueError(f"x has the shape {x.shape}: give at least one sequence and one step")
-    return x
-
-
-def check_lengths(lengths: npt.ArrayLike | None, batch: int, time: int) -> npt.NDArray[np.int64]:
-    """The lengths as int64 [batch], all `time` by default; ValueError when they do not fit."""
-    if lengths is None:
-        return np.full(batch, time, np.int64)
-    array = np.asarray(lengths)
-    if array.shape != (batch,) or not np.issubdtype(array.dtype, np.integer):
-        raise ValueError(f"lengths must be {batch} integers, one a sequence, not {array.dtype} {array.shape}")
-    wrong = np.flatnonzero((array < 1) | (array > time))
-    if len(wrong):
-        raise ValueError(f"lengths[{wrong[0]}] is {array[wrong[0]]}, it must be 1 .. {time}, the steps in x")
-    return array.astype(np.int64)

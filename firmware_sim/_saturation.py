@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from ..qmodel import IntArray, QuantizedModel
-from ._inference import batch_pieces, check_input, check_lengths
+from ..qmodel import IntArray, QuantizedModel, check_lengths
+from ._inference import batch_pieces
 from ._network import Network
 
 
@@ -27,7 +27,7 @@ class Saturation:
 
 def count_saturation(model: QuantizedModel, x: IntArray, lengths: npt.ArrayLike | None = None) -> Saturation:
     """Run x [batch, time, input_size] as `run_batch` does, and count the limits met. Raises ValueError as it does."""
-    x = check_input(model, x, ("batch", "time", "input_size"))
+    x = model.check_input(x, ("batch", "time", "input_size"))
     valid = check_lengths(lengths, len(x), x.shape[1])
     counters = [np.zeros(len(layer.gates) + 2, np.int64) for layer in model.layers]
     for piece in batch_pieces(*x.shape[:2]):

@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterable
 import numpy as np
 import numpy.typing as npt
 
-from edgernn.engines import ENGINES, Engine
-from edgernn.firmware_sim import Stream, run
+from edgernn.engines import ENGINES, Engine, stepwise
+from edgernn.firmware_sim import run
 from edgernn.qmodel import IntArray, QuantizedModel
 
 from . import oracle
@@ -42,7 +42,7 @@ def forms_of(engine: Engine, model: QuantizedModel) -> list[str]:
     if engine.name == "numba":
         return ["batch"] if model.bidirectional else ["batch", "step", "chunks"]
     forms = [form for form in engine.forms if form == "sequence" or not model.bidirectional]
-    return [*forms, "batch"]
+    return [*forms, "batch", "chunks"] if "step" in forms else [*forms, "batch"]
 
 
 def _compare_oracle(tally: Tally, case: Case) -> None:
@@ -72,8 +72,8 @@ def _compare_engine(tally: Tally, case: Case, engine: Engine, rng: np.random.Gen
         )
         return
     ways: dict[str, Callable[[QuantizedModel], Callable[[IntArray], IntArray]]] = {
-        "chunks": lambda m: lambda values: _in_chunks(m, values, rng),
-        "step": _streamed if engine.name == "numba" else lambda m: engine.open(m, "step"),
+        "chunks": lambda m: lambda values: _in_chunks(engine, m, values, rng),
+        "step": lambda m: stepwise(engine.stream(m), m.every_step),
         "stream": lambda m: engine.open(m, "stream"),
         "sequence": lambda m: engine.open(m, "sequence"),
     }
@@ -103,25 +103,20 @@ def _count(
     return not wrong or not same_shape
 
 
-def _streamed(model: QuantizedModel) -> Callable[[IntArray], IntArray]:
-    """The kernel one step at a time."""
-
-    def session(x: IntArray) -> IntArray:
-        stream = Stream(model)
-        outputs = [stream.step(row) for row in x]
-        return np.array(outputs) if model.every_step else outputs[-1]
-
-    return session
-
-
-def _in_chunks(model: QuantizedModel, x: IntArray, rng: np.random.Generator) -> IntArray:
-    """The kernel in pieces of random sizes, each from the state that the one before left."""
-    cuts = np.unique(rng.integers(1, len(x) + 1, int(rng.integers(1, 6))))
+def _in_chunks(engine: Engine, model: QuantizedModel, x: IntArray, rng: np.random.Generator) -> IntArray:
+    """In pieces of random sizes, each from the state that the one before left, and in a stepper of its own."""
+    cuts = np.unique(rng.integers(1, len(x) + 1, int(rng.integers(1, 4))))
     outputs, state = [], model.zero_state()
     for chunk in np.split(x, cuts[cuts < len(x)]):
-        y, state = run(model, chunk, state)
-        outputs.append(y)
-    return np.concatenate(outputs) if model.every_step else outputs[-1]
+        if engine.name == "numba":
+            y, state = run(model, chunk, state)
+            outputs += list(y) if model.every_step else [y]
+            continue
+        stepper = engine.stream(model)
+        stepper.state = state
+        outputs += [stepper.step(row) for row in chunk]
+        state = stepper.state
+    return np.array(outputs) if model.every_step else outputs[-1]
 
 
 def _one_by_one(model: QuantizedModel, x: IntArray, lengths: npt.NDArray[np.integer]) -> IntArray:

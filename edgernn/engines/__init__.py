@@ -18,6 +18,7 @@ from ._graphs import GraphStepper as GraphStepper
 from ._graphs import Session as Session
 from ._graphs import StateStepper as StateStepper
 from ._graphs import Stepper as Stepper
+from ._graphs import stepwise as stepwise
 from ._graphs import whole as whole
 from ._install import TFLITE_RUNTIME
 from ._install import install_command as install_command

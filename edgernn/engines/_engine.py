@@ -8,7 +8,7 @@ from typing import Final, Literal
 import numpy as np
 import numpy.typing as npt
 
-from ..qmodel import IntArray, QuantizedModel, State
+from ..qmodel import IntArray, QuantizedModel, State, check_lengths
 from ._graphs import BatchSession, Graph, GraphStepper, Session, StateStepper, batched, stepwise
 from ._install import missing
 
@@ -54,8 +54,6 @@ class Engine:
         bidirectional model has not; the function raises it for a wrong type or shape of x, and RuntimeError when the
         runtime stops.
         """
-        from ..firmware_sim._inference import check_input
-
         if self.load is None:
             from ..firmware_sim import run as kernel
 
@@ -63,17 +61,15 @@ class Engine:
         form = form or self.usual_form(model)
         if form == "sequence":
             batch = self._sequences(model, content)
-            return lambda x: batch(check_input(model, x, ("time", "input_size"))[None], np.array([len(x)]))[0]
+            return lambda x: batch(model.check_input(x, ("time", "input_size"))[None], np.array([len(x)]))[0]
         steps = stepwise(self.stream(model, form, content), model.every_step)
-        return lambda x: steps(check_input(model, x, ("time", "input_size")))
+        return lambda x: steps(model.check_input(x, ("time", "input_size")))
 
     def open_batch(self, model: QuantizedModel, content: bytes | None = None) -> BatchSession:
         """A function from x [N, T, input_size] and lengths [N] to what `firmware_sim.run_batch` gives of them.
 
         `content` is a sequence file that takes batches of N. Raises ValueError as `open` does, here and there.
         """
-        from ..firmware_sim._inference import check_input, check_lengths
-
         if self.load is None:
             from ..firmware_sim import run_batch
 
@@ -81,7 +77,7 @@ class Engine:
         batch = self._sequences(model, content, batches=True)
 
         def run(x: IntArray, lengths: npt.NDArray[np.integer]) -> IntArray:
-            x = check_input(model, x, ("batch", "time", "input_size"))
+            x = model.check_input(x, ("batch", "time", "input_size"))
             return batch(x, check_lengths(lengths, *x.shape[:2]))
 
         return run
@@ -148,13 +144,11 @@ class _ModelStepper:
     """A QuantizedModel's form step or stream, with its input and state checked."""
 
     def __init__(self, model: QuantizedModel, form: Form, graph: Graph) -> None:
-        from ..firmware_sim._inference import check_input
-
-        self._model, self._form, self._check_input = model, form, check_input
+        self._model, self._form = model, form
         self._stepper = GraphStepper(graph, model.states if form == "step" else {})
 
     def step(self, x: IntArray) -> IntArray:
-        return self._stepper.step(self._check_input(self._model, x, ("input_size",)))
+        return self._stepper.step(self._model.check_input(x, ("input_size",)))
 
     def reset(self) -> None:
         self._stepper.reset()
