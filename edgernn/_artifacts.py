@@ -1,7 +1,8 @@
 """Reading exported files back: the names, operators and constants inside a `.tflite` or `.onnx`.
 
 The `.tflite` reader knows the slots of the schema that `export.tflite` writes by, checks every bound and needs no
-runtime, so that a damaged file is found here and not inside a runtime.
+runtime, so that a damaged file is found here and not inside a runtime. Time and memory stay proportional to the file:
+a forged one in which everything points to the same large part is refused.
 """
 
 import json
@@ -10,10 +11,12 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
+
+from ._files import read_bytes
 
 Constants = dict[str, npt.NDArray[Any]]
 
@@ -39,10 +42,7 @@ class Artifact:
 
 def read_artifact(path: Path) -> Artifact:
     """Read a `.tflite` or `.onnx`. Raises ValueError when it is missing, empty or damaged, and ImportError."""
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise ValueError(f"{path}: {error.strerror}") from None
+    content = read_bytes(path)
     try:
         return read_onnx(content) if path.suffix.lower() == ".onnx" else read_tflite(content)
     except ValueError as error:
@@ -55,7 +55,7 @@ def read_tflite(content: bytes) -> Artifact:
         raise ValueError("not a TensorFlow Lite file")
     try:
         return _parse_tflite(content)
-    except (struct.error, ValueError, TypeError, IndexError, RecursionError) as error:
+    except (struct.error, ValueError, TypeError, LookupError, ArithmeticError, RecursionError) as error:
         raise ValueError(f"a damaged TensorFlow Lite file ({error}); export it anew") from None
 
 
@@ -81,6 +81,10 @@ def _parse_onnx(model: Any) -> Artifact:
         readers |= {name: node for node in graph.node for name in node.input}
         operators.update(node.op_type for node in graph.node)
         for tensor in [*graph.initializer, *_onnx_constants(graph)]:
+            if tensor.data_location == tensor.EXTERNAL:  # to_array would open whatever file it names
+                raise ValueError(f"the values of {tensor.name} are in another file")
+            if min(tensor.dims, default=0) < 0:
+                raise ValueError(f"{tensor.name} has the shape {list(tensor.dims)}")
             constants[tensor.name] = numpy_helper.to_array(tensor)
             tensor.ClearField("raw_data")
     inputs, outputs = ([value.name for value in values] for values in (model.graph.input, model.graph.output))
@@ -129,77 +133,98 @@ def _onnx_constants(graph: Any) -> Iterator[Any]:
 # ---- flatbuffers -----------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
+_REREADING: Final = 8  # how often a file's bytes may be read: names and shared constants a few times
+
+
+@dataclass
+class _Bytes:
+    """A file's content, and how many bytes may still be read of it."""
+
+    content: bytes
+    left: int
+
+    def number(self, kind: str, position: int) -> int:
+        if position < 0:
+            raise ValueError("an offset points before the start")
+        return int(struct.unpack_from(kind, self.content, position)[0])
+
+    def spend(self, size: int) -> None:
+        self.left -= size
+        if self.left < 0:
+            raise ValueError("its parts overlap")
+
+
+@dataclass(frozen=True, slots=True)
 class _Table:
     """A table of a flatbuffer: fields by their slot number; an absent field is the default, 0 or empty."""
 
-    data: bytes
+    data: _Bytes
     position: int
 
     def scalar(self, slot: int, kind: str) -> int:
         place = self._place(slot)
-        return _unpack(self.data, kind, place) if place else 0
+        return self.data.number(kind, place) if place else 0
 
     def text(self, slot: int) -> str:
         return self.array(slot, np.uint8)[1].tobytes().decode()
 
     def tables(self, slot: int) -> list["_Table"]:
         start, offsets = self.array(slot, np.uint32)
-        return [_Table(self.data, start + 4 * index + int(offset)) for index, offset in enumerate(offsets)]
+        return [_Table(self.data, start + 4 * index + offset) for index, offset in enumerate(offsets.tolist())]
 
     def table(self, slot: int) -> "_Table | None":
         place = self._place(slot)
-        return _Table(self.data, place + _unpack(self.data, "<I", place)) if place else None
+        return _Table(self.data, place + self.data.number("<I", place)) if place else None
 
     def array(self, slot: int, dtype: type[np.generic]) -> tuple[int, npt.NDArray[Any]]:
         """(position in the file, values) of a vector."""
         place = self._place(slot)
         if not place:
             return 0, np.zeros(0, dtype)
-        start = place + _unpack(self.data, "<I", place)
-        length = _unpack(self.data, "<I", start)
-        if start + 4 + length * np.dtype(dtype).itemsize > len(self.data):
+        start = place + self.data.number("<I", place)
+        length = self.data.number("<I", start)
+        size = length * np.dtype(dtype).itemsize
+        if start + 4 + size > len(self.data.content):
             raise ValueError("a vector reaches beyond the end")
-        return start + 4, np.frombuffer(self.data, dtype, length, start + 4)
+        self.data.spend(size)
+        return start + 4, np.frombuffer(self.data.content, dtype, length, start + 4)
 
     def _place(self, slot: int) -> int:
-        vtable = self.position - _unpack(self.data, "<i", self.position)
+        vtable = self.position - self.data.number("<i", self.position)
         entry = 4 + 2 * slot
-        if entry >= _unpack(self.data, "<H", vtable):
+        if entry >= self.data.number("<H", vtable):
             return 0
-        offset = _unpack(self.data, "<H", vtable + entry)
+        offset = self.data.number("<H", vtable + entry)
         return self.position + offset if offset else 0
-
-
-def _unpack(data: bytes, kind: str, position: int) -> int:
-    if position < 0:
-        raise ValueError("an offset points before the start")
-    return int(struct.unpack_from(kind, data, position)[0])
 
 
 def _parse_tflite(content: bytes) -> Artifact:
     from .export.tflite.schema import OPERATORS
 
     known = {kind.code: name for name, kind in OPERATORS.items()}
-    model = _Table(content, _unpack(content, "<I", 0))
+    data = _Bytes(content, _REREADING * len(content))
+    model = _Table(data, data.number("<I", 0))
     buffers = [table.array(0, np.uint8) for table in model.tables(4)]
     codes = [max(code.scalar(0, "<b"), code.scalar(3, "<i")) for code in model.tables(1)]
     skeleton = bytearray(content)
     constants: Constants = {}
     operators: Counter[str] = Counter()
-    graphs = model.tables(2)
+    graphs = [(graph, graph.text(4), graph.tables(0)) for graph in model.tables(2)]
     if not graphs:
         raise ValueError("it has no graph")
-    for graph in graphs:
-        for index, tensor in enumerate(graph.tables(0)):
+    for graph, title, tensors in graphs:
+        for index, tensor in enumerate(tensors):
             for part, start, values in _tflite_constants(tensor, buffers):
-                constants[f"{graph.text(4)}/{index}:{tensor.text(3)}{part}"] = values  # names alone need not differ
+                name = f"{title}/{index}:{tensor.text(3)}{part}"  # the tensors' names alone need not differ
+                data.spend(values.nbytes + len(name))
+                constants[name] = values
                 skeleton[start : start + values.nbytes] = bytes(values.nbytes)
         for operator in graph.tables(3):
             code = codes[operator.scalar(0, "<I")]
             operators[known.get(code, f"operator {code}")] += 1
-    names = [tensor.text(3) for tensor in graphs[0].tables(0)]
-    inputs, outputs = (tuple(names[index] for index in graphs[0].array(slot, np.int32)[1]) for slot in (1, 2))
+    main, _, tensors = graphs[0]
+    names = {index: tensor.text(3) for index, tensor in enumerate(tensors)}
+    inputs, outputs = (tuple(names[index] for index in main.array(slot, np.int32)[1].tolist()) for slot in (1, 2))
     weights = {name: constants.get(f"{name}.scale") for name in constants if name.endswith(":w")}
     return Artifact(inputs, outputs, operators, constants, bytes(skeleton), weights, _tflite_metadata(model, buffers))
 
@@ -223,6 +248,8 @@ def _tflite_constants(
         types = {code: name for name, code in TENSOR_TYPES.items() if name != "resource"}
         name = types.get(tensor.scalar(1, "<b"))
         shape = tensor.array(0, np.int32)[1].tolist()
+        if min(shape, default=0) < 0:
+            raise ValueError(f"a constant has the shape {shape}")
         yield "", start, raw if name is None else raw.view(name).reshape(shape)
     quantization = tensor.table(4)
     if quantization is not None:

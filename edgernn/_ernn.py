@@ -5,22 +5,62 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 import numpy as np
 
-from ._files import Tensors, read_tensors, write_tensors
+from ._files import Tensors, checksum, parsing, read_tensors, typed, write_tensors
 from .fixedpoint import ARITHMETIC_VERSION, PRE_ACTIVATION_SCALE
 from .qmodel import Affine, Head, Layer, QuantizedModel, State, view_scale
 
 FILE_FORMAT: Final = "edgernn.quantized_model"
 STATE_FORMAT: Final = "edgernn.state"
 
-_T = TypeVar("_T")
-
 
 def save_model(model: QuantizedModel, path: str | Path) -> None:
     """Write the model as one file, atomically. Raises ValueError when the place cannot be written."""
+    write_tensors(path, _tensors(model), _header(model))
+
+
+def load_model(path: str | Path) -> QuantizedModel:
+    """Read and check a model. Raises ValueError when it is missing, foreign, damaged, newer or inconsistent."""
+    tensors, header = read_tensors(path, FILE_FORMAT)
+    with parsing(path):
+        version = header["arithmetic_version"]
+        if version != ARITHMETIC_VERSION:
+            raise ValueError(
+                f"it needs arithmetic version {version}, this edgernn computes version {ARITHMETIC_VERSION}; "
+                "use the edgernn release that wrote it"
+            )
+        model = _parse(dict(tensors), header)
+        if checksum(_tensors(model), _header(model)) != checksum(tensors, header):
+            raise ValueError(
+                "it holds a field or a value that is not the model's; use the edgernn release that wrote it"
+            )
+    return model
+
+
+def save_state(model: QuantizedModel, path: str | Path, state: State) -> None:
+    """Write a state with the fingerprint of its model, atomically. Raises ValueError."""
+    model.check_state(state)
+    write_tensors(path, dict(state), _state_header(model))
+
+
+def load_state(model: QuantizedModel, path: str | Path) -> State:
+    """Read and check a state. Raises ValueError when it is missing, damaged, or of another network."""
+    tensors, header = read_tensors(path, STATE_FORMAT)
+    with parsing(path):
+        if header != _state_header(model):
+            raise ValueError("a state of another network; start from zero_state()")
+        model.check_state(tensors)
+    return tensors
+
+
+def _state_header(model: QuantizedModel) -> dict[str, Any]:
+    return {"format": STATE_FORMAT, "fingerprint": model.fingerprint}
+
+
+def _tensors(model: QuantizedModel) -> Tensors:
     tensors: Tensors = {"input_mean": model.input_mean, "input_std": model.input_std}
     for index, layer in enumerate(model.layers):
         for name, direction in zip(_direction_names(index), layer.directions, strict=False):
@@ -28,41 +68,6 @@ def save_model(model: QuantizedModel, path: str | Path) -> None:
             tensors |= _affine_tensors(f"{name}.recurrent", direction.recurrent)
     if model.head is not None:
         tensors |= _affine_tensors("head", model.head.dense)
-    write_tensors(path, tensors, _header(model))
-
-
-def load_model(path: str | Path) -> QuantizedModel:
-    """Read and check a model. Raises ValueError when it is missing, foreign, damaged, newer or inconsistent."""
-    tensors, header = read_tensors(path, FILE_FORMAT)
-    try:
-        version = header["arithmetic_version"]
-        if version != ARITHMETIC_VERSION:
-            raise ValueError(
-                f"it needs arithmetic version {version}, this edgernn computes version {ARITHMETIC_VERSION}; "
-                "use the edgernn release that wrote it"
-            )
-        return _parse(tensors, header)
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from None
-    except (KeyError, TypeError, AttributeError, OverflowError) as error:
-        raise ValueError(f"{path}: the header or a tensor is missing or has a wrong type ({error!r})") from None
-
-
-def save_state(model: QuantizedModel, path: str | Path, state: State) -> None:
-    """Write a state with the fingerprint of its model, atomically. Raises ValueError."""
-    model.check_state(state)
-    write_tensors(path, dict(state), {"format": STATE_FORMAT, "fingerprint": model.fingerprint})
-
-
-def load_state(model: QuantizedModel, path: str | Path) -> State:
-    """Read and check a state. Raises ValueError when it is missing, damaged, or of another network."""
-    tensors, header = read_tensors(path, STATE_FORMAT)
-    if header.get("fingerprint") != model.fingerprint:
-        raise ValueError(f"{path}: a state of another network; start from zero_state()")
-    try:
-        model.check_state(tensors)
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from None
     return tensors
 
 
@@ -99,7 +104,7 @@ def _affine_tensors(name: str, affine: Affine) -> Tensors:
 
 
 def _parse(tensors: Tensors, header: Mapping[str, Any]) -> QuantizedModel:
-    scheme, input_scale = header["scheme"], _typed(header["input_scale"], float)
+    scheme, input_scale = header["scheme"], typed(header["input_scale"], float)
     scale_of_view = view_scale(scheme)
 
     def affine(name: str, scale: float, output_scale: float) -> Affine:
@@ -110,7 +115,7 @@ def _parse(tensors: Tensors, header: Mapping[str, Any]) -> QuantizedModel:
             raise ValueError(f"{name}: {error}") from None
 
     def layer(index: int, entry: Mapping[str, Any]) -> Layer:
-        exponents = _typed(entry["cell_exponents"], list)
+        exponents = typed(entry["cell_exponents"], list)
         if len(exponents) not in (1, 2):
             raise ValueError(f"layer {index} has {len(exponents)} directions; there are one or two")
         built: Layer | None = None
@@ -119,16 +124,16 @@ def _parse(tensors: Tensors, header: Mapping[str, Any]) -> QuantizedModel:
                 entry["cell"],
                 affine(f"{name}.input", scale_of_view if index else input_scale, PRE_ACTIVATION_SCALE),
                 affine(f"{name}.recurrent", scale_of_view, PRE_ACTIVATION_SCALE),
-                _typed(entry["reset_after"], bool),
-                _typed(exponent, int),
+                typed(entry["reset_after"], bool),
+                typed(exponent, int),
                 built,
             )
         assert built is not None
         return built
 
-    layers = tuple(layer(index, entry) for index, entry in enumerate(_typed(header["layers"], list)))
+    layers = tuple(layer(index, entry) for index, entry in enumerate(typed(header["layers"], list)))
     kind = header["head"]
-    head = None if kind is None else Head(kind, affine("head", scale_of_view, _typed(header["output_scale"], float)))
+    head = None if kind is None else Head(kind, affine("head", scale_of_view, typed(header["output_scale"], float)))
     mean, std = tensors.pop("input_mean"), tensors.pop("input_std")
     if tensors:
         raise ValueError(f"unknown tensors: {', '.join(sorted(tensors))}")
@@ -136,18 +141,11 @@ def _parse(tensors: Tensors, header: Mapping[str, Any]) -> QuantizedModel:
         layers=layers,
         head=head,
         input_scale=input_scale,
-        input_zero_point=_typed(header["input_zero_point"], int),
+        input_zero_point=typed(header["input_zero_point"], int),
         scheme=scheme,
         input_mean=mean,
         input_std=std,
-        labels=tuple(str(label) for label in header["labels"]),
+        labels=tuple(typed(label, str) for label in typed(header["labels"], list)),
         task=header["task"],
-        provenance=dict(header["provenance"]),
+        provenance=typed(header["provenance"], dict),
     )
-
-
-def _typed(value: Any, kind: type[_T]) -> _T:
-    """A header's value, if JSON gave it this type."""
-    if type(value) is not kind:
-        raise TypeError(f"{value!r} is not {kind.__name__}")
-    return value

@@ -207,7 +207,9 @@ def check_array(name: str, array: Any, dtype: type[np.generic], ndim: int) -> No
 
 
 def check_scale(name: str, value: float) -> None:
-    if not (isinstance(value, float | int) and np.isfinite(np.float32(value)) and np.float32(value) > 0):
+    with np.errstate(over="ignore"):  # beyond float32 is infinite
+        fits = isinstance(value, float | int) and 0 < np.float32(value) < np.inf
+    if not fits:
         raise ValueError(f"{name} must be positive and finite, not {value!r}")
 
 

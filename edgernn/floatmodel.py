@@ -3,6 +3,7 @@
 The file is what `SequenceModel.save` writes: safetensors with torch's tensor names and a JSON header.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -10,10 +11,14 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from ._files import Tensors, read_tensors
+from ._files import Tensors, parsing, read_tensors, typed
 from .qmodel import GATES, Cell, HeadKind, Task
 
 FILE_FORMAT: Final = "edgernn.sequence_model"
+_FIELDS: Final = {
+    *("format", "cell", "input_size", "hidden_size", "num_layers", "bias", "dropout", "bidirectional", "reset_after"),
+    *("output_size", "head", "task", "labels", "quantization", "provenance"),
+}
 
 FloatArray = npt.NDArray[np.float32]
 
@@ -67,34 +72,36 @@ class FloatModel:
     def load(cls, path: str | Path) -> "FloatModel":
         """Read a `model.safetensors`. Raises ValueError when it is missing, foreign, damaged or inconsistent."""
         tensors, header = read_tensors(path, FILE_FORMAT)
-        try:
-            return _parse(tensors, header)
-        except ValueError as error:
-            raise ValueError(f"{path}: {error}") from None
-        except (KeyError, TypeError, AttributeError) as error:
-            raise ValueError(f"{path}: the header or a tensor is missing or has a wrong type ({error!r})") from None
+        with parsing(path):
+            return cls.parse(tensors, header)
+
+    @classmethod
+    def parse(cls, tensors: Tensors, header: Mapping[str, Any]) -> "FloatModel":
+        """The model of a file's tensors and header. Raises ValueError, LookupError or TypeError for wrong ones."""
+        return _parse(tensors, header)
 
 
-def _parse(tensors: Tensors, header: dict[str, Any]) -> FloatModel:
+def _parse(tensors: Tensors, header: Mapping[str, Any]) -> FloatModel:
     cell: Cell = header["cell"]
-    hidden, inputs = int(header["hidden_size"]), int(header["input_size"])
-    rows = len(GATES[cell]) * hidden
+    names = ("input_size", "hidden_size", "output_size", "num_layers")
+    inputs, hidden, outputs, count = (_size(header, name) for name in names)
+    rows, left = len(GATES[cell]) * hidden, dict(tensors)
 
     def take(name: str, *shape: int) -> FloatArray:
-        array = tensors[name]
+        array = left.pop(name)
         if array.dtype != np.float32 or array.shape != shape:
             raise ValueError(f"{name} must be float32 {shape}, not {array.dtype} {array.shape}")
         if not np.isfinite(array).all():
             raise ValueError(f"{name} contains NaN or infinite values")
         return array
 
-    both = bool(header.get("bidirectional", False))
-    output_size = hidden * (1 + both)
+    both = typed(header.get("bidirectional", False), bool)
+    width = hidden * (1 + both)
 
     def layer(name: str, columns: int, backward: FloatLayer | None = None) -> FloatLayer:
         return FloatLayer(
             cell,
-            bool(header["reset_after"]),
+            typed(header["reset_after"], bool),
             take(f"rnn.weight_ih_{name}", rows, columns),
             take(f"rnn.weight_hh_{name}", rows, hidden),
             take(f"rnn.bias_ih_{name}", rows),
@@ -102,30 +109,44 @@ def _parse(tensors: Tensors, header: dict[str, Any]) -> FloatModel:
             backward,
         )
 
-    columns = [output_size if index else inputs for index in range(int(header["num_layers"]))]
-    layers = tuple(
-        layer(f"l{index}", size, layer(f"l{index}_reverse", size) if both else None)
-        for index, size in enumerate(columns)
-    )
-    if not layers:
-        raise ValueError("num_layers must be at least 1")
-    outputs, labels = int(header["output_size"]), tuple(str(label) for label in header["labels"])
-    if header["head"] not in ("last", "steps"):
-        raise ValueError(f"unknown head {header['head']!r}; known are last, steps")
-    if header["task"] not in ("classification", "regression"):
-        raise ValueError(f"unknown task {header['task']!r}; known are classification, regression")
-    if labels and len(labels) != outputs:
-        raise ValueError(f"{len(labels)} labels for {outputs} outputs")
-    input_std = take("input_std", inputs)
-    if not (input_std > 0).all():
-        raise ValueError("input_std must be positive")
-    return FloatModel(
-        layers=layers,
+    def layer_at(index: int) -> FloatLayer:
+        columns = width if index else inputs
+        return layer(f"l{index}", columns, layer(f"l{index}_reverse", columns) if both else None)
+
+    model = FloatModel(
+        layers=tuple(layer_at(index) for index in range(count)),
         head=header["head"],
-        head_weight=take("head.weight", outputs, output_size),
+        head_weight=take("head.weight", outputs, width),
         head_bias=take("head.bias", outputs),
         input_mean=take("input_mean", inputs),
-        input_std=input_std,
-        labels=labels,
+        input_std=take("input_std", inputs),
+        labels=tuple(typed(label, str) for label in typed(header["labels"], list)),
         task=header["task"],
     )
+    _check(model, left, header)
+    return model
+
+
+def _size(header: Mapping[str, Any], name: str) -> int:
+    size = typed(header[name], int)
+    if size < 1:
+        raise ValueError(f"{name} must be at least 1, not {size}")
+    return size
+
+
+def _check(model: FloatModel, left: Tensors, header: Mapping[str, Any]) -> None:
+    """Raise ValueError for values that no model has, and for what this reader does not know."""
+    if model.head not in ("last", "steps"):
+        raise ValueError(f"unknown head {model.head!r}; known are last, steps")
+    if model.task not in ("classification", "regression"):
+        raise ValueError(f"unknown task {model.task!r}; known are classification, regression")
+    if model.labels and len(model.labels) != model.output_size:
+        raise ValueError(f"{len(model.labels)} labels for {model.output_size} outputs")
+    if not (model.input_std > 0).all():
+        raise ValueError("input_std must be positive")
+    if model.layers[0].cell != "gru" and not model.layers[0].reset_after:
+        raise ValueError(f"reset_after=False is a GRU variant, the cell is {model.layers[0].cell}")
+    unknown = [name for name in left if not (name.startswith("quantizer.") or name.endswith("_mask"))]
+    if unknown or not set(header) <= _FIELDS:
+        names = ", ".join(sorted({*unknown, *(set(header) - _FIELDS)}))
+        raise ValueError(f"unknown tensors or fields: {names}; use the edgernn release that wrote it")

@@ -84,6 +84,10 @@ def test_interrupted_without_a_folder_says_so() -> None:
         ({"data": some_data(n=25)}, "another data: train.x was"),
         ({"model": some_model(some_data(), hidden_size=9)}, "another model: hidden_size was 8, now it is 9"),
         ({"model": some_model(some_data(), cell="rnn")}, "another model: cell was 'gru', now it is 'rnn'"),
+        (
+            {"model": some_model(some_data(), bidirectional=True)},
+            "another model: bidirectional was False, now it is True",
+        ),
     ],
 )
 def test_resuming_another_run_is_refused(tmp_path: Path, change: dict[str, Any], message: str) -> None:

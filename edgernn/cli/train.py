@@ -64,6 +64,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    from .._files import write_atomic
     from ..data import load
     from ..quantize import convert
     from ..train import fit
@@ -86,10 +87,10 @@ def run(args: argparse.Namespace) -> int:
     except KeyboardInterrupt as interrupt:
         raise KeyboardInterrupt(str(interrupt).replace("resume=True", "--resume")) from None
     provenance = {"data": args.data, "seed": args.seed, "epochs": args.epochs}
-    path = folder / "model.safetensors"
-    former = sha256(path) if path.is_file() else None
-    model.save(path, provenance)
-    removed = _remove_derived(folder) if sha256(path) != former else []
+    path, content = folder / "model.safetensors", model.to_bytes(provenance)
+    same = path.is_file() and path.read_bytes() == content
+    removed = [] if same else _remove_derived(folder)  # first: they never lie beside a model they were not made of
+    write_atomic(path, content)
     files = ["model.safetensors"]
     if config.qat is not None:
         provenance[FLOAT_KEY] = sha256(path)

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from .._files import Tensors, checksum, parsing, read_tensors, typed, write_tensors
+from .._files import Tensors, checksum, pack_tensors, parsing, read_tensors, typed, write_atomic
 from ..floatmodel import FILE_FORMAT, FloatModel
 from ..qmodel import HeadKind, Task
 from ._base import State, check_lengths, valid_steps
@@ -142,9 +142,13 @@ class SequenceModel(nn.Module):
 
     def save(self, path: str | Path, provenance: Mapping[str, Any] | None = None) -> None:
         """Write `model.safetensors`: the state_dict and what is needed to build the model again. Raises ValueError."""
+        write_atomic(path, self.to_bytes(provenance))
+
+    def to_bytes(self, provenance: Mapping[str, Any] | None = None) -> bytes:
+        """What `save` writes. Raises ValueError."""
         if self.head.weight.dtype != torch.float32:
             raise ValueError(f"the model holds {self.head.weight.dtype}, files hold float32; call model.float() first")
-        write_tensors(path, *self._content(provenance or {}))
+        return pack_tensors(*self._content(provenance or {}))
 
     def _content(self, provenance: Mapping[str, Any]) -> tuple[Tensors, dict[str, Any]]:
         """The tensors and the header of the model's file."""
