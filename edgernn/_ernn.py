@@ -53,7 +53,7 @@ def load_state(model: QuantizedModel, path: str | Path) -> State:
         if header != _state_header(model):
             raise ValueError("a state of another network; start from zero_state()")
         model.check_state(tensors)
-    return tensors
+    return {name: tensors[name] for name in model.states}
 
 
 def _state_header(model: QuantizedModel) -> dict[str, Any]:
@@ -114,22 +114,22 @@ def _parse(tensors: Tensors, header: Mapping[str, Any]) -> QuantizedModel:
         except ValueError as error:
             raise ValueError(f"{name}: {error}") from None
 
+    def direction(name: str, index: int, entry: Mapping[str, Any], exponent: int, backward: Layer | None) -> Layer:
+        return Layer(
+            entry["cell"],
+            affine(f"{name}.input", scale_of_view if index else input_scale, PRE_ACTIVATION_SCALE),
+            affine(f"{name}.recurrent", scale_of_view, PRE_ACTIVATION_SCALE),
+            typed(entry["reset_after"], bool),
+            typed(exponent, int),
+            backward,
+        )
+
     def layer(index: int, entry: Mapping[str, Any]) -> Layer:
-        exponents = typed(entry["cell_exponents"], list)
+        exponents, (forward, backward) = typed(entry["cell_exponents"], list), _direction_names(index)
         if len(exponents) not in (1, 2):
             raise ValueError(f"layer {index} has {len(exponents)} directions; there are one or two")
-        built: Layer | None = None
-        for name, exponent in reversed(list(zip(_direction_names(index), exponents, strict=False))):
-            built = Layer(
-                entry["cell"],
-                affine(f"{name}.input", scale_of_view if index else input_scale, PRE_ACTIVATION_SCALE),
-                affine(f"{name}.recurrent", scale_of_view, PRE_ACTIVATION_SCALE),
-                typed(entry["reset_after"], bool),
-                typed(exponent, int),
-                built,
-            )
-        assert built is not None
-        return built
+        second = direction(backward, index, entry, exponents[1], None) if len(exponents) == 2 else None
+        return direction(forward, index, entry, exponents[0], second)
 
     layers = tuple(layer(index, entry) for index, entry in enumerate(typed(header["layers"], list)))
     kind = header["head"]

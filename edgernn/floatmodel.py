@@ -95,7 +95,7 @@ def _parse(tensors: Tensors, header: Mapping[str, Any]) -> FloatModel:
             raise ValueError(f"{name} contains NaN or infinite values")
         return array
 
-    both = typed(header.get("bidirectional", False), bool)
+    both = typed(header["bidirectional"], bool)
     width = hidden * (1 + both)
 
     def layer(name: str, columns: int, backward: FloatLayer | None = None) -> FloatLayer:

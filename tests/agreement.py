@@ -12,6 +12,7 @@ import numpy.typing as npt
 from edgernn.engines import ENGINES, Engine, stepwise
 from edgernn.firmware_sim import run
 from edgernn.qmodel import IntArray, QuantizedModel
+from edgernn.verify import SLOW_STEPS
 
 from . import oracle
 from .cases import Case, draw, multiplications
@@ -20,7 +21,6 @@ from .tally import Tally
 
 ORDER = ("oracle", "torch", *ENGINES)
 _ORACLE_MAX = 30_000  # multiplications: it is written in plain Python
-_SLOW = {"onnx-reference": 5}  # steps at most
 
 
 def compare(seeds: Iterable[int]) -> Tally:
@@ -63,7 +63,7 @@ def _compare_engine(tally: Tally, case: Case, engine: Engine, rng: np.random.Gen
     """One form of the engine, drawn for this case."""
     model = case.model
     form = str(rng.choice(forms_of(engine, model)))
-    steps = min(case.x.shape[1], _SLOW.get(engine.name, case.x.shape[1]))
+    steps = min(case.x.shape[1], SLOW_STEPS if engine.slow else case.x.shape[1])
     x, lengths = case.x[:, :steps], np.minimum(case.lengths, steps)
     first = x[0, : lengths[0]]
     if form == "batch":
@@ -95,7 +95,7 @@ def _count(
         tally.count(engine, kind, cell, expected.size, expected.size)
         tally.failures.append(f"{case}; {engine}, {form}: {error}")
         return True  # nothing to shrink
-    same_shape = found.shape == expected.shape
+    same_shape = (found.shape, found.dtype) == (expected.shape, expected.dtype)
     wrong = int(np.count_nonzero(found != expected)) if same_shape else expected.size
     tally.count(engine, kind, cell, expected.size, wrong)
     if wrong:

@@ -7,7 +7,6 @@ import argparse
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
@@ -17,7 +16,9 @@ from .agreement import ORDER
 from .tally import Tally
 
 BEGIN, END = "<!-- tally -->", "<!-- end of tally -->"
+_COMMAND = (sys.executable, "-m", "tests.agreement")
 _SEEDS = 100  # a process takes at once: a runtime's crash or leak stays in it
+_SECONDS = 60  # that one seed may take on a busy machine; most take a fraction of one
 
 
 def main() -> int:
@@ -30,12 +31,12 @@ def main() -> int:
     seeds, total = range(args.seed, args.seed + args.models), Tally()
     parts = [seeds[start : start + _SEEDS] for start in range(0, len(seeds), _SEEDS)]
     with tqdm(total=args.models, unit="model", disable=None) as bar, ThreadPoolExecutor(args.jobs) as pool:
-        for future in as_completed([pool.submit(_tally, part) for part in parts]):
+        for future in as_completed([pool.submit(_tallies, part) for part in parts]):
             for tally in future.result():
                 total.add(tally)
                 bar.update(tally.cases)
     print(total.table(ORDER), total.long_table(ORDER), total.summary(ORDER), sep="\n\n")
-    if args.write:
+    if args.write and not total.failures:
         _write(args.write, total)
     return 1 if total.failures else 0
 
@@ -50,18 +51,21 @@ def _write(path: Path, total: Tally) -> None:
     path.write_text(f"{before}{BEGIN}\n{text}\n\n{details}\n{END}{after}")
 
 
-def _tally(seeds: range) -> Iterator[Tally]:
-    """Of these seeds, in a process of their own; one by one when that process crashes."""
-    command = [sys.executable, "-m", "tests.agreement", str(seeds.start), str(seeds.stop)]
-    done = subprocess.run(command, capture_output=True, text=True)
-    if done.returncode == 0:
-        yield Tally.from_json(done.stdout)
-    elif len(seeds) > 1:
-        for seed in seeds:
-            yield from _tally(range(seed, seed + 1))
-    else:
-        last = (done.stderr.strip().splitlines() or ["no message"])[-1]
-        yield Tally(cases=1, failures=[f"seed {seeds[0]}: the process ended with {done.returncode}: {last}"])
+def _tallies(seeds: range) -> list[Tally]:
+    """Of these seeds, in a process of their own; one by one when that process crashes or hangs."""
+    command = [*_COMMAND, str(seeds.start), str(seeds.stop)]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=_SECONDS * len(seeds) + 60)
+        if done.returncode == 0:
+            return [Tally.from_json(done.stdout)]
+        problem = (
+            f"the process ended with {done.returncode}: {(done.stderr.strip().splitlines() or ['no message'])[-1]}"
+        )
+    except subprocess.TimeoutExpired:
+        problem = "the process did not end"
+    if len(seeds) == 1:
+        return [Tally(cases=1, failures=[f"seed {seeds[0]}: {problem}"])]
+    return [tally for seed in seeds for tally in _tallies(range(seed, seed + 1))]
 
 
 if __name__ == "__main__":

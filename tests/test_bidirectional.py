@@ -9,8 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from edgernn._files import read_tensors, write_tensors
-from edgernn.floatmodel import FILE_FORMAT, FloatModel
+from edgernn.floatmodel import FloatModel
 from edgernn.nn import GRU, LSTM, RNN, Recurrent, SequenceModel
 from edgernn.qmodel import HeadKind
 from edgernn.quantize import QuantConfig, calibrate, convert, prepare
@@ -110,17 +109,6 @@ def test_a_saved_model_comes_back_the_same(tmp_path: Path, variant: Variant, bia
     assert backward is not None
     assert np.array_equal(backward.weight_hh, model.state_dict()["rnn.weight_hh_l1_reverse"].numpy())
     assert bool(backward.bias_ih.any()) == bias
-
-
-def test_a_file_that_does_not_speak_of_directions_has_one(tmp_path: Path) -> None:
-    model, (x, lengths) = build("lstm"), sample()
-    calibrate(prepare(model), x, lengths)
-    model.save(tmp_path / "model.safetensors")
-    tensors, header = read_tensors(tmp_path / "model.safetensors", FILE_FORMAT)
-    del header["bidirectional"]
-    assert tensors["quantizer.cell_exponents"].shape == (2,)
-    write_tensors(tmp_path / "old.safetensors", tensors, header)
-    assert torch.equal(SequenceModel.load(tmp_path / "old.safetensors")(x, lengths), model(x, lengths))
 
 
 # ---- quantisation ----------------------------------------------------------------------------------------------------

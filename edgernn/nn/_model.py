@@ -179,7 +179,6 @@ class SequenceModel(nn.Module):
     def load(cls, path: str | Path) -> "SequenceModel":
         """Read what `save` wrote, prepared for quantisation if it was. Raises ValueError."""
         tensors, header = read_tensors(path, FILE_FORMAT)
-        header.setdefault("bidirectional", False)  # absent in earlier files
         with parsing(path):
             FloatModel.parse(tensors, header)  # before memory is taken for sizes that the tensors do not have
             model = cls._build({name: torch.from_numpy(array) for name, array in tensors.items()}, header)
