@@ -28,11 +28,11 @@ class Artifact:
     """What an exported file holds. `skeleton` is the file with the values of its constants taken out.
 
     weights: the constants that are weights of the network, by name, with their scales where the file holds them.
-    metadata: what edgernn wrote about the model.
+    metadata: what edgernn wrote about the model. inputs, outputs: by name, type and shape in words.
     """
 
-    inputs: tuple[str, ...]
-    outputs: tuple[str, ...]
+    inputs: Mapping[str, str]
+    outputs: Mapping[str, str]
     operators: Counter[str]
     constants: Constants
     skeleton: bytes
@@ -87,11 +87,22 @@ def _parse_onnx(model: Any) -> Artifact:
                 raise ValueError(f"{tensor.name} has the shape {list(tensor.dims)}")
             constants[tensor.name] = numpy_helper.to_array(tensor)
             tensor.ClearField("raw_data")
-    inputs, outputs = ([value.name for value in values] for values in (model.graph.input, model.graph.output))
+    inputs, outputs = (
+        {value.name: _onnx_kind(value.type.tensor_type) for value in values}
+        for values in (model.graph.input, model.graph.output)
+    )
     skeleton = model.SerializeToString(deterministic=True)
     weights = _onnx_weights(constants, readers)
     metadata = {prop.key.removeprefix("edgernn."): _plain(prop.value) for prop in model.metadata_props}
-    return Artifact(tuple(inputs), tuple(outputs), operators, constants, skeleton, weights, metadata)
+    return Artifact(inputs, outputs, operators, constants, skeleton, weights, metadata)
+
+
+def _onnx_kind(tensor: Any) -> str:
+    """ "int8 [N, T, 12]" """
+    from onnx import helper
+
+    sizes = [str(size.dim_value) if size.HasField("dim_value") else size.dim_param for size in tensor.shape.dim]
+    return f"{helper.tensor_dtype_to_np_dtype(tensor.elem_type)} [{', '.join(sizes)}]"
 
 
 def _onnx_weights(constants: Constants, readers: Mapping[str, Any]) -> dict[str, npt.NDArray[Any] | None]:
@@ -223,10 +234,27 @@ def _parse_tflite(content: bytes) -> Artifact:
             code = codes[operator.scalar(0, "<I")]
             operators[known.get(code, f"operator {code}")] += 1
     main, _, tensors = graphs[0]
-    names = {index: tensor.text(3) for index, tensor in enumerate(tensors)}
-    inputs, outputs = (tuple(names[index] for index in main.array(slot, np.int32)[1].tolist()) for slot in (1, 2))
+    numbers = [main.array(slot, np.int32)[1].tolist() for slot in (1, 2)]
+    if min((index for part in numbers for index in part), default=0) < 0:
+        raise ValueError("an input or output has a negative number")
+    inputs, outputs = ({tensors[index].text(3): _tflite_kind(tensors[index]) for index in part} for part in numbers)
     weights = {name: constants.get(f"{name}.scale") for name in constants if name.endswith(":w")}
     return Artifact(inputs, outputs, operators, constants, bytes(skeleton), weights, _tflite_metadata(model, buffers))
+
+
+def _tflite_kind(tensor: _Table) -> str:
+    """ "int8 [1, ?, 12], scale 0.0195, zero point 3" """
+    from .export.tflite.schema import TENSOR_TYPES
+
+    code = tensor.scalar(1, "<b")
+    name = next((name for name, known in TENSOR_TYPES.items() if known == code), f"type {code}")
+    shape = tensor.array(7, np.int32)[1] if len(tensor.array(7, np.int32)[1]) else tensor.array(0, np.int32)[1]
+    kind = f"{name} [{', '.join('?' if size < 0 else str(size) for size in shape.tolist())}]"
+    quantization = tensor.table(4)
+    if quantization is None:
+        return kind
+    scales, points = quantization.array(2, np.float32)[1], quantization.array(3, np.int64)[1]
+    return f"{kind}, scale {scales[0]:.6g}, zero point {points[0]}" if len(scales) and len(points) else kind
 
 
 def _tflite_metadata(model: _Table, buffers: list[tuple[int, npt.NDArray[Any]]]) -> dict[str, Any]:

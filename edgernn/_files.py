@@ -108,9 +108,9 @@ def read_tensors(path: str | Path, expected_format: str) -> tuple[Tensors, dict[
     except KeyError:
         raise ValueError(f"{path}: not an edgernn file (a safetensors file without edgernn's header)") from None
     except (SafetensorError, ValueError, TypeError, AttributeError, RecursionError) as error:
-        raise ValueError(f"{path}: not an edgernn file, or cut short or damaged ({error})") from None
+        raise ValueError(f"{path}: not an edgernn file, or cut short or damaged ({_brief(error)})") from None
     if found != expected_format:
-        raise ValueError(f"{path}: holds {found!r}, but {expected_format!r} is needed here")
+        raise ValueError(f"{path}: holds {_brief(repr(found))}, but {expected_format!r} is needed here")
     if not whole:
         raise ValueError(f"{path}: damaged: its checksum does not match its content; make the file anew")
     return tensors, header
@@ -126,8 +126,8 @@ def checksum(tensors: Mapping[str, npt.NDArray[Any]], header: Mapping[str, Any])
     return digest.hexdigest()
 
 
-def _json(value: Any) -> str:
-    return json.dumps(value if isinstance(value, dict) else dict(value), sort_keys=True, allow_nan=False)
+def _json(header: Mapping[str, Any]) -> str:
+    return json.dumps(dict(header), sort_keys=True, allow_nan=False)
 
 
 # ---- taking a header and its tensors apart ---------------------------------------------------------------------------
@@ -139,9 +139,10 @@ def parsing(path: str | Path) -> Iterator[None]:
     try:
         yield
     except ValueError as error:
-        raise ValueError(f"{path}: {error}") from None
+        raise ValueError(f"{path}: {_brief(error)}") from None
     except (LookupError, TypeError, AttributeError, ArithmeticError, RuntimeError) as error:
-        raise ValueError(f"{path}: the header or a tensor is missing or has a wrong type ({error!r})") from None
+        found = _brief(repr(error))
+        raise ValueError(f"{path}: the header or a tensor is missing or has a wrong type ({found})") from None
 
 
 def typed(value: Any, kind: type[_T]) -> _T:
@@ -149,6 +150,12 @@ def typed(value: Any, kind: type[_T]) -> _T:
     if type(value) is not kind:
         raise TypeError(f"{value!r} is not {kind.__name__}")
     return value
+
+
+def _brief(error: object) -> str:
+    """Its message: a damaged header can be a long one."""
+    text = str(error)
+    return text if len(text) <= 500 else f"{text[:500]} .."
 
 
 def _umask() -> int:

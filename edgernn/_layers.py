@@ -23,6 +23,10 @@ GATES: Final[dict[str, tuple[str, ...]]] = {"lstm": ("i", "f", "g", "o"), "gru":
 STATES: Final[dict[str, tuple[str, ...]]] = {"lstm": ("h", "c"), "gru": ("h",), "rnn": ("h",)}
 CELL_EXPONENTS: Final = range(9, 16)  # the LSTM cell state's scale is 2^-9 .. 2^-15
 
+REVERSE: Final = "_reverse"
+DIRECTION_SUFFIXES: Final = ("", REVERSE)  # of the names of states and weights, as torch has them
+DIRECTION_NAMES: Final = ("", " backward")  # after "layer 0", for people
+
 
 @dataclass(frozen=True, eq=False)
 class Affine:

@@ -1,14 +1,12 @@
-"""Where two engines, or two files, differ: which output, which hidden state behind it, which weight."""
+"""Where two engines differ: which output, and which hidden state behind it."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final
 
 import numpy as np
 
-from ._artifacts import Artifact
 from .engines import Session
-from .qmodel import IntArray, Layer, QuantizedModel
+from .qmodel import DIRECTION_NAMES, IntArray, Layer, QuantizedModel
 
 
 @dataclass(frozen=True)
@@ -65,70 +63,7 @@ def _first_unit(number: int, layer: Layer, expected: IntArray, found: IntArray) 
         direction = "" if layer.backward is None else " forward"
     else:
         at = np.flatnonzero(steps == steps.max())[0]
-        direction = " backward"
+        direction = DIRECTION_NAMES[1]
     step, unit = steps[at], units[at]
     values = f"{found[step, unit]} in place of {expected[step, unit]}"
     return f"layer {number}{direction}, step {step}, unit {unit % size}: {values}"
-
-
-# ---- constants of files ----------------------------------------------------------------------------------------------
-
-
-_CONTROL: Final = {".tflite": np.int32, ".onnx": np.int64}  # shapes, places, steps: what a graph does, not with what
-
-
-@dataclass(frozen=True)
-class Change:
-    """A constant that differs. harmless: any value may be run, as of a weight; others can crash or halt a runtime."""
-
-    text: str
-    harmless: bool
-
-
-def changes(model: QuantizedModel, found: Artifact, expected: Artifact, suffix: str) -> Iterator[Change]:
-    """The constants that differ between two files of the same graph, by name, place and meaning."""
-    for name, old in expected.constants.items():
-        new = found.constants[name]
-        for place in np.argwhere(new != old):
-            index = tuple(int(number) for number in place)
-            text = f"{name}{list(index)} is {new[index]} in place of {old[index]}{_meaning(model, old, index)}"
-            yield Change(text, old.dtype != _CONTROL[suffix] and not name.endswith(".scale"))
-
-
-def _meaning(model: QuantizedModel, constant: IntArray, index: tuple[int, ...]) -> str:
-    """ " (layer 0, recurrent weight, gate n, unit 5, column 3)" for an element of a weight matrix; else empty."""
-    ends = (constant.shape[0], constant.shape[-1]) if constant.ndim > 1 else (0, 0)
-    if constant.dtype != np.int8 or constant.size != ends[0] * ends[1]:
-        return ""
-    matrix, row, column = constant.reshape(ends), index[0], index[-1]
-    for find in (_block_row, _equal_row):  # whole matrices first: single rows can be alike
-        for weight, r, c in ((matrix, row, column), (matrix.T, column, row)):
-            for title, gates, known in _matrices(model):
-                found = find(known, weight, r) if known.shape[1] == weight.shape[1] else None
-                if found is not None:
-                    gate, unit = divmod(found, len(known) // len(gates))
-                    return f" ({title} weight{gates[gate]}, unit {unit}, column {c})"
-    return ""
-
-
-def _matrices(model: QuantizedModel) -> Iterator[tuple[str, tuple[str, ...], IntArray]]:
-    """(name, the names of its gates, weight) of every affine map."""
-    for number, layer in enumerate(model.layers):
-        gates = tuple(f", gate {gate}" for gate in layer.gates)
-        for way, direction in zip(("", " backward"), layer.directions, strict=False):
-            yield f"layer {number}{way}, input", gates, direction.input.weight
-            yield f"layer {number}{way}, recurrent", gates, direction.recurrent.weight
-    if model.head is not None:
-        yield "head", ("",), model.head.dense.weight
-
-
-def _block_row(known: IntArray, weight: IntArray, row: int) -> int | None:
-    """The row of `known` that is weight[row], where all of `weight` is a block of its rows."""
-    starts = range(len(known) - len(weight) + 1)
-    return next((start + row for start in starts if np.array_equal(known[start : start + len(weight)], weight)), None)
-
-
-def _equal_row(known: IntArray, weight: IntArray, row: int) -> int | None:
-    """The only row of `known` that equals weight[row]."""
-    rows = np.flatnonzero((known == weight[row]).all(axis=1))
-    return int(rows[0]) if len(rows) == 1 else None

@@ -104,13 +104,20 @@ def _files(engine: Engine, model_file: Path) -> Iterator[Target]:
     """The files beside the model that this engine reads."""
     for form in engine.forms:
         path = export_path(model_file, form, engine.suffix)
-        if path.exists() and not (form == "sequence" and engine.fixed):
+        if form == "sequence" and engine.fixed:
+            continue
+        if path.exists() and (form == "sequence" or not _has_a_model(path)):
             yield Target(engine, form, path)
     if engine.suffix != ".tflite":
         return
     for path in sorted(model_file.parent.glob(f"{escape(model_file.stem)}_[TB]*.tflite")):
         match = _FIXED.fullmatch(path.stem.removeprefix(model_file.stem))
-        if match is not None:
+        if match is not None and not _has_a_model(path):
             steps, batch = (None if number is None else int(number) for number in match.groups())
             if steps is not None or not engine.fixed:
                 yield Target(engine, "sequence", path, steps, batch)
+
+
+def _has_a_model(path: Path) -> bool:
+    """Whether a model has this very name: m_step.tflite is of m_step.ernn then, and not of m.ernn."""
+    return path.with_suffix(".ernn").is_file()

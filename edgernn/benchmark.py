@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .data import Split
-from .engines import ENGINES, GraphStepper, Session, Stepper, whole
+from .engines import ENGINES, GraphStepper, Session, Stepper, batched, whole
 from .metrics import compare, counted
 from .qmodel import QuantizedModel
 
@@ -164,7 +164,7 @@ def _float_onnx(model: QuantizedModel, float_file: Path | None) -> Iterator[Cont
     for name, write in writers.items():
         sequence = write("sequence")
         stepper = None if model.bidirectional else GraphStepper(load(write("step")), model.states, np.float32)
-        yield Contender(name, len(sequence), whole(load(sequence)), stepper, _real, _real, False)
+        yield Contender(name, len(sequence), whole(batched(load(sequence))), stepper, _real, _real, False)
 
 
 def _torch(float_file: Path) -> Contender:

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ._files import Tensors, parsing, read_tensors, typed
-from .qmodel import GATES, Cell, HeadKind, Task
+from .qmodel import GATES, REVERSE, Cell, HeadKind, Task
 
 FILE_FORMAT: Final = "edgernn.sequence_model"
 _FIELDS: Final = {
@@ -111,7 +111,7 @@ def _parse(tensors: Tensors, header: Mapping[str, Any]) -> FloatModel:
 
     def layer_at(index: int) -> FloatLayer:
         columns = width if index else inputs
-        return layer(f"l{index}", columns, layer(f"l{index}_reverse", columns) if both else None)
+        return layer(f"l{index}", columns, layer(f"l{index}{REVERSE}", columns) if both else None)
 
     model = FloatModel(
         layers=tuple(layer_at(index) for index in range(count)),

@@ -16,7 +16,10 @@ import numpy as np
 import numpy.typing as npt
 
 from ._layers import CELL_EXPONENTS as CELL_EXPONENTS
+from ._layers import DIRECTION_NAMES as DIRECTION_NAMES
+from ._layers import DIRECTION_SUFFIXES as DIRECTION_SUFFIXES
 from ._layers import GATES as GATES
+from ._layers import REVERSE as REVERSE
 from ._layers import STATES as STATES
 from ._layers import Affine as Affine
 from ._layers import Cell as Cell
@@ -111,7 +114,8 @@ class QuantizedModel:
         first = index == 0
         size = layer.input_size if first else self.layers[index - 1].output_size
         scale, limit = (self.input_scale, self.input_limit) if first else (self.view_scale, self.view_limit)
-        for place, direction in zip((f"layer {index}", f"layer {index} backward"), layer.directions, strict=False):
+        for name, direction in zip(DIRECTION_NAMES, layer.directions, strict=False):
+            place = f"layer {index}{name}"
             self._check_affine(f"{place} input", direction.input, size, scale, limit)
             self._check_affine(
                 f"{place} recurrent", direction.recurrent, layer.hidden_size, self.view_scale, self.view_limit
@@ -182,12 +186,13 @@ class QuantizedModel:
                 direction.hidden_size, STATE_SCALE if name == "h" else 2.0**-direction.cell_exponent
             )
             for index, layer in enumerate(self.layers)
-            for suffix, direction in zip(("", "_reverse"), layer.directions, strict=False)
+            for suffix, direction in zip(DIRECTION_SUFFIXES, layer.directions, strict=False)
             for name in STATES[layer.cell]
         }
 
     def zero_state(self) -> State:
-        """The state before the first step: zeros."""
+        """The state before the first step: zeros. Raises ValueError for a bidirectional model."""
+        self.check_streaming()
         return {name: np.zeros(spec.size, np.int16) for name, spec in self.states.items()}
 
     def check_state(self, state: State) -> None:
@@ -204,7 +209,8 @@ class QuantizedModel:
     def check_streaming(self) -> None:
         """Raise ValueError for a bidirectional model."""
         if self.bidirectional:
-            raise ValueError("a bidirectional model reads whole sequences: it takes no single steps and no state")
+            cure = "use the form sequence"
+            raise ValueError(f"a bidirectional model reads whole sequences, takes no single steps and no state: {cure}")
 
     def save_state(self, path: str | Path, state: State) -> None:
         """Write a state of this model to a file, to go on from later. Raises ValueError."""

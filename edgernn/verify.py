@@ -5,15 +5,17 @@ Exported files are run as they are, and compared with a fresh export: a changed 
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
 
 from ._adversarial import STEPS, Named, adversarial_inputs, adversarial_models
 from ._artifacts import Artifact, read_onnx, read_tflite
+from ._changes import changes
 from ._files import read_bytes
 from ._places import Difference as Difference
-from ._places import Opener, cause, changes, difference, first_difference
+from ._places import Opener, cause, difference, first_difference
 from ._targets import REFERENCE as REFERENCE
 from ._targets import SLOW_SEQUENCES as SLOW_SEQUENCES
 from ._targets import SLOW_STEPS as SLOW_STEPS
@@ -24,7 +26,7 @@ from .engines import Engine
 from .qmodel import IntArray, QuantizedModel
 
 
-def verify(model: QuantizedModel, targets: Sequence[Target], sequences: Named, seed: int = 0) -> Iterator[Result]:
+def verify(model: QuantizedModel, chosen: Sequence[Target], sequences: Named, seed: int = 0) -> Iterator[Result]:
     """Compare each target with the kernel, on these (name, x [T, input_size]) and on adversarial integers and models;
     and every engine on all of the sequences as one padded batch.
 
@@ -36,20 +38,23 @@ def verify(model: QuantizedModel, targets: Sequence[Target], sequences: Named, s
         parts = [other.without_head(), *([other] if name == "mixed" else [])]
         others += [(name, part, adversarial_inputs(part, seed, random=2)) for part in parts]
     whole = [("the model", model), *([] if model.head is None else [("hidden states", model.without_head())])]
-    for engine in dict.fromkeys(target.engine for target in targets):
-        for target in targets:
+    forms = ("sequence",) if model.bidirectional else ("sequence", "step", "stream")
+    for engine in dict.fromkeys(target.engine for target in chosen):
+        for target in chosen:
             if target.engine is not engine:
                 continue
             yield _guarded(_compare_file if target.path else _compare, model, target, own, "the model")
-            if target.batch is None:
+            if target.batch is None and target.form in forms:
                 fresh = replace(target, path=None, steps=target.steps and min(target.steps, STEPS))
                 found = [_guarded(_compare, other, fresh, inputs, name) for name, other, inputs in others]
                 yield _merge(found, "hidden states, adversarial models")
-        batch = Target(engine, "sequence")
-        yield _merge([_guarded(_compare_batch, part, batch, own, name) for name, part in whole], "a padded batch")
+        together = Target(engine, "sequence", batch=SLOW_SEQUENCES if engine.slow else len(own))
+        yield _merge([_guarded(_compare, part, together, own, name) for name, part in whole], "a padded batch")
 
 
 _Compare = Callable[[QuantizedModel, Target, Named, str], Result]
+_Locate = Callable[[bool], tuple[Difference, str]]  # (explain?) -> the first difference, and what is behind it
+_Answer = tuple[int, IntArray, IntArray, _Locate]  # how many sequences, the kernel's outputs, the engine's
 
 
 def _guarded(compare: _Compare, model: QuantizedModel, target: Target, sequences: Named, name: str) -> Result:
@@ -63,22 +68,28 @@ def _guarded(compare: _Compare, model: QuantizedModel, target: Target, sequences
 def _compare_file(model: QuantizedModel, target: Target, sequences: Named, name: str) -> Result:
     """Check the file as it lies there. One whose graph is not this model's is not run: runtimes can crash on it."""
     assert target.path is not None
+    if model.bidirectional and target.form != "sequence":
+        problem = (
+            f"{target.path.name} is of another model: a bidirectional one has no form {target.form}; delete the file"
+        )
+        return target.failed(name, problem)
     content, fresh = read_bytes(target.path), target.export(model)
-    compare = _compare if target.batch is None else _compare_batch
     if content == fresh:
-        return compare(model, target, sequences, name, content)
+        return _compare(model, target, sequences, name, content)
     found, expected = (_read(target.engine)(one) for one in (content, fresh))
     if found.skeleton != expected.skeleton:
-        problem = f"{target.path.name} is not this model's export by this edgernn: its graph differs; export it anew"
+        other = found.metadata.get("fingerprint") != expected.metadata.get("fingerprint")
+        why = "it is of another model" if other else "its graph differs"
+        problem = f"{target.path.name} is not this model's export by this edgernn: {why}; export it anew"
         return target.failed(name, problem)
     altered = list(changes(model, found, expected, target.engine.suffix))
     if not altered:
-        return compare(model, target, sequences, name, content)
+        return _compare(model, target, sequences, name, content)
     problem = f"{target.path.name} was altered: {altered[0].text}"
     if not all(change.harmless for change in altered):
         return target.failed(name, f"{problem} (not run: a runtime can crash on that)")
     try:
-        result = compare(model, target, sequences, name, content, explain=False)
+        result = _compare(model, target, sequences, name, content, explain=False)
     except (ValueError, RuntimeError) as error:
         return target.failed(name, f"{problem} ({error})")
     effect = f"; {result.problem}" if result.problem else " (without effect on what was compared)"
@@ -94,51 +105,61 @@ def _compare(
     *,
     explain: bool = True,
 ) -> Result:
-    """Run everything on both, one sequence after the other. explain: look for the layer behind a difference."""
+    """Run everything on both, one by one or in batches. explain: look for the layer behind a difference."""
+    result = target.result(name)
+    answers = _one_by_one if target.batch is None else _in_batches
+    for count, expected, found, locate in answers(model, target, target.choose(sequences), content):
+        _check_shape(target, expected, found)
+        result = replace(
+            result,
+            sequences=result.sequences + count,
+            integers=result.integers + expected.size,
+            differences=result.differences + int(np.count_nonzero(expected != found)),
+        )
+        if result.first is None and result.differences:
+            first, why = locate(explain)
+            result = replace(result, first=first, problem=f"{first}{why}")
+    return result
+
+
+def _one_by_one(model: QuantizedModel, target: Target, sequences: Named, content: bytes | None) -> Iterator[_Answer]:
     session, reference = target.open(model, content), REFERENCE.open(model)
-    result = target.result(name)
-    for sequence, x in target.choose(sequences):
-        expected, found = reference(x), session(x)
-        _check_shape(target, expected, found)
-        result = _add(result, 1, expected, found)
-        if result.first is None and result.differences:
-            entire = model.every_step or target.steps is not None
-            first = first_difference(reference, session, sequence, x, entire=entire)
-            prefix = x if entire else x[: first.step + 1]
-            why = cause(model, REFERENCE.open, target.open, prefix) if explain else ""
-            result = replace(result, first=first, problem=f"{first}{why}")
-    return result
+    entire = model.every_step or target.steps is not None
+
+    def locate(name: str, x: IntArray, explain: bool) -> tuple[Difference, str]:
+        first = first_difference(reference, session, name, x, entire=entire)
+        prefix = x if entire else x[: first.step + 1]
+        return first, cause(model, REFERENCE.open, target.open, prefix) if explain else ""
+
+    for name, x in sequences:
+        yield 1, reference(x), session(x), partial(locate, name, x)
 
 
-def _compare_batch(
-    model: QuantizedModel,
-    target: Target,
-    sequences: Named,
-    name: str,
-    content: bytes | None = None,
-    *,
-    explain: bool = True,
-) -> Result:
-    """Run a batch at once (all of them, where the target says no size), padded with what must not matter."""
+def _in_batches(model: QuantizedModel, target: Target, sequences: Named, content: bytes | None) -> Iterator[_Answer]:
+    """`target.batch` sequences at once, padded with what must not matter."""
     session, reference = target.engine.open_batch(model, content), REFERENCE.open_batch(model)
-    result = target.result(name)
-    for names, x, lengths in _batches(target, target.choose(sequences)):
+
+    def locate(
+        names: list[str], x: IntArray, lengths: IntArray, expected: IntArray, found: IntArray, explain: bool
+    ) -> tuple[Difference, str]:
+        row = int(np.argwhere(expected != found)[0][0])
+        first = difference(names[row], expected[row], found[row], int(lengths[row]) - 1)
+
+        def row_of(engine: Engine) -> Opener:
+            return lambda model: lambda _: engine.open_batch(model)(x, lengths)[row]
+
+        return first, cause(model, row_of(REFERENCE), row_of(target.engine), x[row]) if explain else ""
+
+    for names, x, lengths in _batches(target, sequences):
         expected, found = reference(x, lengths), session(x, lengths)
-        _check_shape(target, expected, found)
-        result = _add(result, len(names), expected, found)
-        if result.first is None and result.differences:
-            row = int(np.argwhere(expected != found)[0][0])
-            first = difference(names[row], expected[row], found[row], int(lengths[row]) - 1)
-            reference_row, engine_row = (_row_of(engine, x, lengths, row) for engine in (REFERENCE, target.engine))
-            why = cause(model, reference_row, engine_row, x[row]) if explain else ""
-            result = replace(result, first=first, problem=f"{first}{why}")
-    return result
+        yield len(names), expected, found, partial(locate, names, x, lengths, expected, found)
 
 
 def _batches(target: Target, sequences: Named) -> Iterator[tuple[list[str], IntArray, npt.NDArray[np.int64]]]:
     """(names, x [N, T, input_size], lengths [N]): every sequence is followed by its own beginning; the last batch is
     filled up with the first sequences."""
-    size = target.batch or len(sequences)
+    assert target.batch is not None
+    size = target.batch
     for start in range(0, len(sequences), size):
         group = [sequences[(start + index) % len(sequences)] for index in range(size)]
         lengths = np.array([len(x) for _, x in group])
@@ -147,24 +168,10 @@ def _batches(target: Target, sequences: Named) -> Iterator[tuple[list[str], IntA
         yield [name for name, _ in group], x, lengths
 
 
-def _row_of(engine: Engine, x: IntArray, lengths: npt.NDArray[np.int64], row: int) -> Opener:
-    """What an engine makes of one row of a batch."""
-    return lambda model: lambda _: engine.open_batch(model)(x, lengths)[row]
-
-
 def _check_shape(target: Target, expected: IntArray, found: IntArray) -> None:
     if found.shape != expected.shape or found.dtype != expected.dtype:
         shapes = f"{found.dtype} {found.shape}, the kernel {expected.dtype} {expected.shape}"
         raise ValueError(f"{target.engine.name} gives outputs {shapes}")
-
-
-def _add(result: Result, sequences: int, expected: IntArray, found: IntArray) -> Result:
-    return replace(
-        result,
-        sequences=result.sequences + sequences,
-        integers=result.integers + expected.size,
-        differences=result.differences + int(np.count_nonzero(expected != found)),
-    )
 
 
 def _merge(results: Sequence[Result], name: str) -> Result:

@@ -6,7 +6,7 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 
-from ..qmodel import IntArray, QuantizedModel, State
+from ..qmodel import DIRECTION_SUFFIXES, IntArray, QuantizedModel, State
 from ._affine import Array, PackedAffine, pack_affine, padded_columns, tables
 from ._cells import PackedCell, pack_layer
 from ._layer import run_head, run_layer
@@ -64,7 +64,7 @@ class Network:
         for index, (layer, cells) in enumerate(zip(model.layers, self._packed.cells, strict=True)):
             self._hidden = memory(layer.output_size)
             operand, self._views = self._views, memory(layer.output_size, model.input_dtype, padded=True)
-            for suffix, cell in zip(("", "_reverse"), cells, strict=False):
+            for suffix, cell in zip(DIRECTION_SUFFIXES, cells, strict=False):
                 h = self._states[f"h_{index}{suffix}"]
                 c = self._states.get(f"c_{index}{suffix}", no_cell_state)
                 self._scans.append(_Scan(index, suffix != "", cell, operand, h, c, self._hidden, self._views))

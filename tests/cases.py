@@ -10,7 +10,7 @@ import numpy.typing as npt
 from edgernn._adversarial import adversarial_models
 from edgernn.qmodel import Affine, IntArray, Layer, QuantizedModel
 
-from .models import SCHEMES, VARIANTS, random_input, random_model
+from .models import SCHEMES, VARIANTS, random_input, random_model, with_directions
 from .trained import draw_trained
 
 Change = Callable[[Affine, int], Affine]  # of an affine map and the largest magnitude of its input
@@ -89,7 +89,9 @@ def _model(seed: int, rng: np.random.Generator) -> QuantizedModel:
         model = adversarial_models(model, seed)[int(rng.integers(4))][1]
     elif kind < 0.5:
         model = _changed(model, lambda affine, limit: _extreme_rows(affine, limit, rng))
-    return _one_way_first(model) if rng.random() < 0.15 else model
+    if model.bidirectional and rng.random() < 0.4:
+        return with_directions(model, (rng.random(layers) < 0.5).tolist())
+    return model
 
 
 def _extreme_rows(affine: Affine, limit: int, rng: np.random.Generator) -> Affine:
@@ -115,19 +117,4 @@ def _changed(model: QuantizedModel, change: Change) -> QuantizedModel:
         )
 
     layers = tuple(layer(one, model.view_limit if i else model.input_limit) for i, one in enumerate(model.layers))
-    return dataclasses.replace(model, layers=layers)
-
-
-def _one_way_first(model: QuantizedModel) -> QuantizedModel:
-    """Where all layers are bidirectional, the first one reads forwards only: its reader loses half of the columns."""
-    if not model.bidirectional or len(model.layers) == 1:
-        return model
-    first, second, *rest = model.layers
-    kept = first.hidden_size
-
-    def narrowed(one: Layer) -> Layer:
-        affine = dataclasses.replace(one.input, weight=one.input.weight[:, :kept])
-        return dataclasses.replace(one, input=affine, backward=one.backward and narrowed(one.backward))
-
-    layers = (dataclasses.replace(first, backward=None), narrowed(second), *rest)
     return dataclasses.replace(model, layers=layers)

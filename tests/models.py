@@ -1,16 +1,18 @@
 """Random QuantizedModels for the tests: ordinary ones and adversarial ones, seeded."""
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
 
 from edgernn.fixedpoint import PRE_ACTIVATION_SCALE, STATE_SCALE, STATE_VIEW_SCALE
-from edgernn.qmodel import GATES, Affine, Cell, Head, IntArray, Layer, QuantizedModel, Scheme
+from edgernn.qmodel import GATES, Affine, Cell, Head, HeadKind, IntArray, Layer, QuantizedModel, Scheme
 
 Variant = Literal["lstm", "gru", "gru_before", "rnn"]
 VARIANTS: tuple[Variant, ...] = ("lstm", "gru", "gru_before", "rnn")
 SCHEMES: tuple[Scheme, ...] = ("w8a8", "w8a16")
+HEADS: tuple[HeadKind | None, ...] = ("last", "steps", None)
 
 
 def random_affine(
@@ -90,6 +92,24 @@ def random_model(
         scheme=scheme,
         labels=tuple(f"class {i}" for i in range(output_size)) if head else (),
     )
+
+
+def with_directions(model: QuantizedModel, both: Sequence[bool]) -> QuantizedModel:
+    """A bidirectional model without the backward directions of some layers, nor the weights that read them."""
+    layers: list[Layer] = []
+    columns = model.input_size
+    for layer, flag in zip(model.layers, both, strict=True):
+        forward, backward = (
+            dataclasses.replace(one, input=_narrowed(one.input, columns), backward=None) for one in layer.directions
+        )
+        layers.append(dataclasses.replace(forward, backward=backward if flag else None))
+        columns = layers[-1].output_size
+    head = model.head and dataclasses.replace(model.head, dense=_narrowed(model.head.dense, columns))
+    return dataclasses.replace(model, layers=tuple(layers), head=head)
+
+
+def _narrowed(affine: Affine, columns: int) -> Affine:
+    return dataclasses.replace(affine, weight=affine.weight[:, :columns])
 
 
 def random_input(model: QuantizedModel, steps: int, seed: int, batch: tuple[int, ...] = ()) -> IntArray:

@@ -9,6 +9,7 @@ from functools import cache
 from math import floor
 
 import numpy as np
+import numpy.typing as npt
 
 from edgernn._sigmoid_table import SIGMOID_TABLE
 from edgernn.qmodel import Affine, IntArray, Layer, QuantizedModel
@@ -144,3 +145,11 @@ def run(model: QuantizedModel, x: IntArray, states: Sequence[tuple[Vector, Vecto
     read = sequence if model.head.kind == "steps" else [view(last, model.scheme)]
     out = [[clamp(round_shift(v, 8), 8) for v in affine(model.head.dense, vector)] for vector in read]
     return np.array(out if model.head.kind == "steps" else out[0], np.int8)
+
+
+def run_batch(model: QuantizedModel, x: IntArray, lengths: Sequence[int] | npt.NDArray[np.integer]) -> IntArray:
+    """The outputs of the valid part of every sequence of x [N, T, input_size] by itself; zeros at its padding."""
+    outputs = [run(model, sequence[:length]) for sequence, length in zip(x, lengths, strict=True)]
+    if model.every_step:
+        outputs = [np.pad(y, ((0, x.shape[1] - len(y)), (0, 0))) for y in outputs]
+    return np.stack(outputs)

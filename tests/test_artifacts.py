@@ -23,8 +23,11 @@ def test_tflite_constants_hold_the_weights(form: Form) -> None:
     found = [c.reshape(len(c), -1) for c in artifact.constants.values() if c.dtype == np.int8]
     for weight in (model.layers[0].input.weight, model.layers[0].recurrent.weight):
         assert any(np.array_equal(constant, weight) for constant in found)
-    assert artifact.inputs[0] == "x"
-    assert artifact.outputs[0] == "y"
+    steps = "1, ?, 4" if form == "sequence" else "1, 4"
+    scale = f"scale {model.input_scale:.6g}, zero point {model.input_zero_point}"
+    assert artifact.inputs["x"] == f"int8 [{steps}], {scale}"
+    assert artifact.outputs["y"].startswith("int8 [1, 3], scale ")
+    assert (next(iter(artifact.inputs)), next(iter(artifact.outputs))) == ("x", "y")
     assert artifact.operators["CONV_2D"] == 3
 
 
@@ -105,3 +108,13 @@ def test_adversarial_inputs_cover_the_range() -> None:
         assert set(np.unique(inputs["alternating"])) == {-model.input_limit, model.input_limit - 1}
         assert {x.dtype for x in inputs.values()} == {np.dtype(model.input_dtype)}
         assert {len(x) for x in inputs.values()} == {1, 24}
+
+
+def test_the_kinds_of_inputs_tell_what_to_feed() -> None:
+    model = random_model(9, "gru", "w8a16", hidden_size=6, input_size=4, head="steps")
+    batch = read_tflite(ENGINES["litert"].export(model, "sequence", 7, 5))
+    assert batch.inputs["x"].startswith("int16 [5, 7, 4], scale ")
+    assert batch.inputs["lengths"] == "int32 [5]"
+    onnx = read_onnx(ENGINES["onnxruntime"].export(model, "sequence"))
+    assert onnx.inputs == {"x": "int16 [N, T, 4]", "lengths": "int32 [N]"}
+    assert onnx.outputs == {"y": "int8 [N, T, 3]"}

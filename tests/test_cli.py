@@ -234,7 +234,7 @@ def test_inspect_every_kind_of_file(capsys: pytest.CaptureFixture[str], trained:
     assert succeed_json(capsys, "inspect", trained / "model.safetensors")["weights"] == 3 * 8 * (12 + 8) + 9 * 8
     integers = QuantizedModel.load(trained / "model.ernn")
     found = succeed_json(capsys, "inspect", trained / "model_step.tflite")
-    assert found["outputs"] == ["y", "h_0_out"]
+    assert list(found["outputs"]) == ["y", "h_0_out"]
     assert (found["scheme"], found["form"], found["labels"]) == ("w8a8", "step", list(integers.labels))
     assert [entry["shape"] for entry in found["maps"]] == [[24, 1, 1, 12], [24, 1, 1, 8], [9, 1, 1, 8]]
     assert found["maps"][0]["zeros"] == np.mean(integers.layers[0].input.weight == 0)

@@ -137,7 +137,7 @@ WRONG: dict[str, tuple[str, Spoil]] = {
     "inspect nothing": ("no such file", lambda d: ["inspect", d / "no.ernn"]),
     "inspect a folder": ("is a folder; name a file in it, such as ", lambda d: ["inspect", d]),
     "eval of a folder": ("x.ernn is a folder", lambda d: ["eval", folder(d.parent / "x.ernn")]),
-    "inspect no tflite": ("No such file", lambda d: ["inspect", d / "no.tflite"]),
+    "inspect no tflite": ("no such file", lambda d: ["inspect", d / "no.tflite"]),
     "inspect a text": ("not one of the files", lambda d: ["inspect", d / "metrics.json"]),
     "inspect damage": ("not a TensorFlow Lite file", lambda d: ["inspect", written(d / "x.tflite", b"TFL3")]),
     "inspect saturation": ("only a .ernn", lambda d: ["inspect", d / "model.onnx", "--data", "vowels"]),

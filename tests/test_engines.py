@@ -1,14 +1,20 @@
 """Every engine against the oracle: sequences, batches, steps with their states, and what is refused at the border."""
 
+import os
 import sys
+import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 
 from edgernn.engines import ENGINES, Engine, Form, StateStepper, select
+from edgernn.engines._graphs import silence
+from edgernn.engines._runtimes import _ARENA
 from edgernn.qmodel import IntArray, QuantizedModel, Scheme
 
 from . import oracle
@@ -257,12 +263,81 @@ def test_a_file_of_a_fixed_shape_takes_no_other(name: str) -> None:
     with pytest.raises(ValueError, match="exported for 4 steps at a time, x has 5"):
         session(x[0])
     assert np.array_equal(session(x[0, :4]), oracle.run(model, x[0, :4]))
+    plain = engine.open_batch(model, engine.export(model, "sequence", 5))
+    assert np.array_equal(plain(x[:1], np.array([5]))[0], oracle.run(model, x[0]))
+    with pytest.raises(ValueError, match="takes no lengths, all 5 steps are valid: export it with a batch"):
+        plain(x[:1], np.array([3]))
     batch = engine.open_batch(model, engine.export(model, "sequence", 5, 2))
     with pytest.raises(ValueError, match="exported for 2 sequences at a time, x has 1"):
         batch(x[:1], np.array([5]))
     with pytest.raises(ValueError, match="exported for 5 steps at a time, x has 4"):
         batch(x[:, :4], np.array([4, 4]))
     assert np.array_equal(batch(x, np.array([5, 2]))[1], oracle.run(model, x[1, :2]))
+
+
+def test_a_file_without_the_output_is_refused() -> None:
+    model = random_model(9, "gru", hidden_size=4, input_size=3)
+    engine = ENGINES["onnxruntime"]
+    for form in engine.forms:
+        file = onnx.load_model_from_string(engine.export(model, form))
+        (output,) = (value for value in file.graph.output if value.name == "y")
+        file.graph.node.append(onnx.helper.make_node("Identity", ["y"], ["other"]))
+        output.name = "other"
+        with pytest.raises(ValueError, match=rf"not a {form} file of this model \(.*; outputs other"):
+            engine.open(model, form, file.SerializeToString())
+
+
+def test_the_kernel_takes_no_form_and_no_file() -> None:
+    model = random_model(9, "gru", hidden_size=4)
+    engine, content = ENGINES["numba"], ENGINES["litert"].export(model, "sequence")
+    for opener in (
+        lambda: engine.open(model, "sequence"),
+        lambda: engine.open(model, content=content),
+        lambda: engine.open_batch(model, content),
+        lambda: engine.stream(model, "stream"),
+        lambda: engine.stream(model, content=content),
+    ):
+        with pytest.raises(ValueError, match="numba runs the model itself: it has no form, and reads no exported file"):
+            opener()
+
+
+def test_micro_finds_memory_for_a_large_batch() -> None:
+    model = random_model(10, "gru", hidden_size=2, input_size=64, head="last", bidirectional=True)
+    x = random_input(model, 10, seed=3, batch=(6000,))
+    content = ENGINES["tflm"].export(model, "sequence", 10, len(x))
+    assert x.nbytes > 2 * (_ARENA + 20 * len(content))  # more than its first two tries have
+    lengths = np.random.default_rng(3).integers(1, 11, len(x))
+    found = ENGINES["tflm"].open_batch(model, content)(x, lengths)
+    for row in (0, 1, 4000, 5999):
+        assert np.array_equal(found[row], oracle.run(model, x[row, : lengths[row]])), row
+
+
+def test_two_threads_may_silence_the_terminal() -> None:
+    """The second one would take what the first one put in the terminal's place for the terminal."""
+    first_is_in, first_is_out = threading.Event(), threading.Event()
+
+    def first() -> None:
+        with silence():
+            first_is_in.set()
+            time.sleep(0.2)
+        first_is_out.set()
+
+    def second() -> None:
+        first_is_in.wait()
+        with silence():
+            first_is_out.wait(30)
+
+    kept, before = os.dup(2), os.fstat(2)
+    threads = [threading.Thread(target=target) for target in (first, second)]
+    try:
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert os.path.samestat(os.fstat(2), before)
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
 
 
 # ---- which are here --------------------------------------------------------------------------------------------------
@@ -286,3 +361,9 @@ def test_run_is_open_once() -> None:
     x = random_input(model, 5, seed=2)
     for engine in ENGINES.values():
         assert np.array_equal(engine.run(model, x), oracle.run(model, x)), engine.name
+
+
+def test_the_form_sequence_takes_no_single_steps() -> None:
+    for name in ("litert", "tflm", "onnxruntime"):
+        with pytest.raises(ValueError, match="the form sequence takes no single steps; name step, or stream"):
+            ENGINES[name].stream(random_model(1, "gru"), "sequence")

@@ -12,10 +12,10 @@ import pytest
 from onnx.reference import ReferenceEvaluator
 
 from edgernn.export.onnx import Form, emitter, exact, to_onnx
-from edgernn.qmodel import CELL_EXPONENTS, Affine, HeadKind, IntArray, QuantizedModel, Scheme
+from edgernn.qmodel import CELL_EXPONENTS, Affine, HeadKind, QuantizedModel, Scheme
 
 from . import oracle
-from .models import SCHEMES, VARIANTS, Variant, random_affine, random_input, random_model
+from .models import HEADS, SCHEMES, VARIANTS, Variant, random_affine, random_input, random_model
 
 Array = npt.NDArray[Any]
 Feeds = dict[str, Array]
@@ -53,21 +53,11 @@ def check(content: bytes) -> onnx.ModelProto:
     return model
 
 
-def expected_sequences(model: QuantizedModel, x: IntArray, lengths: list[int]) -> IntArray:
-    """The oracle's outputs of a padded batch; zeros where it is padded."""
-    if not model.every_step:
-        return np.stack([oracle.run(model, sequence[:end]) for sequence, end in zip(x, lengths, strict=True)])
-    y = np.zeros((*x.shape[:2], model.output_size), model.output_dtype)
-    for index, end in enumerate(lengths):
-        y[index, :end] = oracle.run(model, x[index, :end])
-    return y
-
-
 def check_sequences(model: QuantizedModel, seed: int, run: Runtime, steps: int = 9) -> None:
     lengths = [steps, 1, max(1, steps // 2)]
     x = random_input(model, steps, seed, (3,))
     y = run(to_onnx(model), {"x": x, "lengths": np.array(lengths, np.int32)})["y"]
-    want = expected_sequences(model, x, lengths)
+    want = oracle.run_batch(model, x, lengths)
     assert y.dtype == want.dtype, f"seed {seed}"
     assert np.array_equal(y, want), f"seed {seed}"
 
@@ -76,7 +66,7 @@ def check_sequences(model: QuantizedModel, seed: int, run: Runtime, steps: int =
 
 
 @pytest.mark.parametrize("saturating", [False, True])
-@pytest.mark.parametrize("head", ["last", "steps", None])
+@pytest.mark.parametrize("head", HEADS)
 @pytest.mark.parametrize("scheme", SCHEMES)
 @pytest.mark.parametrize("cell", VARIANTS)
 def test_sequences_equal_the_oracle(cell: Variant, scheme: Scheme, head: HeadKind | None, saturating: bool) -> None:
@@ -87,7 +77,7 @@ def test_sequences_equal_the_oracle(cell: Variant, scheme: Scheme, head: HeadKin
         check_sequences(model, seed, run_ort)
 
 
-@pytest.mark.parametrize("head", ["last", "steps", None])
+@pytest.mark.parametrize("head", HEADS)
 @pytest.mark.parametrize("scheme", SCHEMES)
 @pytest.mark.parametrize("cell", VARIANTS)
 def test_sequences_equal_the_oracle_in_the_reference_runtime(
@@ -240,7 +230,7 @@ def test_sums_that_float64_cannot_hold_are_refused() -> None:
 
 @pytest.mark.parametrize("weights_only", [False, True])
 @pytest.mark.parametrize("form", ["sequence", "step"])
-@pytest.mark.parametrize("head", ["last", "steps", None])
+@pytest.mark.parametrize("head", HEADS)
 @pytest.mark.parametrize("cell", VARIANTS)
 def test_checker_names_and_types(cell: Variant, head: HeadKind | None, form: Form, weights_only: bool) -> None:
     model = random_model(101, cell, head=head, layers=2, input_size=3, hidden_size=4)

@@ -1,22 +1,19 @@
 """Exact ONNX files of bidirectional layers equal the oracle's integers, however a runtime runs them."""
 
-from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 
 from edgernn.export.onnx import to_onnx
-from edgernn.qmodel import Affine, HeadKind, Layer, QuantizedModel, Scheme
+from edgernn.qmodel import HeadKind, Scheme
 
 from . import oracle
-from .models import SCHEMES, VARIANTS, Variant, random_input, random_model
+from .models import HEADS, SCHEMES, VARIANTS, Variant, random_input, random_model, with_directions
 from .test_export_onnx import (
     Runtime,
     check,
     check_sequences,
-    expected_sequences,
     run_ort,
     run_reference,
     run_unoptimised,
@@ -24,24 +21,7 @@ from .test_export_onnx import (
 )
 
 
-def with_directions(model: QuantizedModel, pattern: Sequence[bool]) -> QuantizedModel:
-    """A bidirectional model without the backward directions of some layers, nor the weights that read them."""
-
-    def narrow(affine: Affine, columns: int) -> Affine:
-        return replace(affine, weight=affine.weight[:, :columns].copy())
-
-    layers: list[Layer] = []
-    columns = model.input_size
-    for layer, both in zip(model.layers, pattern, strict=True):
-        assert layer.backward is not None
-        backward = replace(layer.backward, input=narrow(layer.backward.input, columns)) if both else None
-        layers.append(replace(layer, input=narrow(layer.input, columns), backward=backward))
-        columns = layers[-1].output_size
-    head = None if model.head is None else replace(model.head, dense=narrow(model.head.dense, columns))
-    return replace(model, layers=tuple(layers), head=head)
-
-
-@pytest.mark.parametrize("head", ["last", "steps", None])
+@pytest.mark.parametrize("head", HEADS)
 @pytest.mark.parametrize("scheme", SCHEMES)
 @pytest.mark.parametrize("cell", VARIANTS)
 def test_sequences_equal_the_oracle(cell: Variant, scheme: Scheme, head: HeadKind | None) -> None:
@@ -77,7 +57,7 @@ def test_several_threads_give_the_integers_of_one() -> None:
     content = to_onnx(model)
     one, four = (run_ort(content, {"x": x, "lengths": lengths}, threads=threads)["y"] for threads in (1, 4))
     assert np.array_equal(one, four), "seed 231"
-    assert np.array_equal(one[:1], expected_sequences(model, x[:1], lengths[:1].tolist())), "seed 231"
+    assert np.array_equal(one[:1], oracle.run_batch(model, x[:1], lengths[:1].tolist())), "seed 231"
 
 
 @pytest.mark.parametrize("run", [run_ort, run_reference])
@@ -96,7 +76,7 @@ def test_lengths_of_zero_and_beyond_the_end(run: Runtime) -> None:
 
 
 @pytest.mark.parametrize("weights_only", [False, True])
-@pytest.mark.parametrize("head", ["last", "steps", None])
+@pytest.mark.parametrize("head", HEADS)
 @pytest.mark.parametrize("cell", VARIANTS)
 def test_checker_and_shapes(cell: Variant, head: HeadKind | None, weights_only: bool) -> None:
     model = with_directions(random_model(251, cell, head=head, layers=2, bidirectional=True), [False, True])

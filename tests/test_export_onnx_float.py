@@ -13,9 +13,8 @@ from edgernn.export.onnx import Form, float_to_onnx, to_onnx
 from edgernn.floatmodel import FloatLayer, FloatModel
 from edgernn.qmodel import Affine, Cell, HeadKind, QuantizedModel, Scheme
 
-from .models import SCHEMES, VARIANTS, Variant, random_input, random_model
+from .models import HEADS, SCHEMES, VARIANTS, Variant, random_input, random_model, with_directions
 from .test_export_onnx import Array, Feeds, Runtime, check, run_ort, run_reference, session, with_normalisation
-from .test_export_onnx_bidirectional import with_directions
 
 torch.set_num_threads(1)
 
@@ -180,7 +179,7 @@ def real(affine: Affine) -> tuple[Tensor, Tensor]:
 
 @pytest.mark.parametrize("pattern", PATTERNS)
 @pytest.mark.parametrize("scheme", SCHEMES)
-@pytest.mark.parametrize("head", ["last", "steps", None])
+@pytest.mark.parametrize("head", HEADS)
 @pytest.mark.parametrize("cell", VARIANTS)
 def test_weights_only_file_equals_torch(
     cell: Variant, head: HeadKind | None, scheme: Scheme, pattern: list[bool]

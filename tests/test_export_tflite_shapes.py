@@ -1,6 +1,5 @@
 """The .tflite files of bidirectional networks, of stacks that mix directions, and of batches."""
 
-import dataclasses
 import itertools
 import json
 from collections import Counter
@@ -14,10 +13,11 @@ from ai_edge_litert.interpreter import OpResolverType  # type: ignore[import-unt
 from edgernn._artifacts import Artifact, read_tflite
 from edgernn.cli import main
 from edgernn.export.tflite import to_tflite
-from edgernn.qmodel import Affine, IntArray, Layer, QuantizedModel
+from edgernn.qmodel import IntArray, QuantizedModel
 from tests import oracle
-from tests.models import SCHEMES, VARIANTS, random_input, random_model
+from tests.models import HEADS, SCHEMES, VARIANTS, random_input, random_model, with_directions
 from tests.tflite_runtimes import (
+    KINDS,
     RESOLVERS,
     assert_same,
     interpreter,
@@ -31,38 +31,12 @@ from tests.tflite_runtimes import (
     run_steps,
 )
 
-HEADS = ("last", "steps", None)
-CASES: list[Any] = list(itertools.product(VARIANTS, SCHEMES, HEADS, (1, 2)))
 MIXED = ("ub", "bu", "ubu", "bub", "uub", "buu")  # u: one direction, b: both
-
-
-def narrowed(affine: Affine, columns: int) -> Affine:
-    return dataclasses.replace(affine, weight=affine.weight[:, :columns])
-
-
-def with_directions(model: QuantizedModel, directions: str) -> QuantizedModel:
-    """A bidirectional model whose layers keep both directions (b) or lose the backward one (u)."""
-    layers: list[Layer] = []
-    columns = model.input_size
-    for layer, letter in zip(model.layers, directions, strict=True):
-        kept = [dataclasses.replace(one, input=narrowed(one.input, columns), backward=None) for one in layer.directions]
-        layers.append(dataclasses.replace(kept[0], backward=kept[1] if letter == "b" else None))
-        columns = layers[-1].output_size
-    head = model.head and dataclasses.replace(model.head, dense=narrowed(model.head.dense, columns))
-    return dataclasses.replace(model, layers=tuple(layers), head=head)
-
-
-def expected_batch(model: QuantizedModel, x: IntArray, lengths: IntArray) -> IntArray:
-    """What the oracle says of the valid steps of every sequence, with zeros for the padding."""
-    outputs = [oracle.run(model, sequence[:length]) for sequence, length in zip(x, lengths, strict=True)]
-    if model.every_step:
-        outputs = [np.pad(y, ((0, x.shape[1] - len(y)), (0, 0))) for y in outputs]
-    return np.stack(outputs)
 
 
 def check(model: QuantizedModel, x: IntArray, lengths: IntArray, seed: int) -> None:
     """x [N, T, input_size] as a batch, and its first sequence alone, in all interpreters."""
-    expected, alone = expected_batch(model, x, lengths), oracle.run(model, x[0])[None]
+    expected, alone = oracle.run_batch(model, x, lengths), oracle.run(model, x[0])[None]
     steps = x.shape[1]
     any_length, any_length_batch = to_tflite(model), to_tflite(model, batch=len(x))
     for resolver in RESOLVERS:
@@ -81,9 +55,9 @@ def check(model: QuantizedModel, x: IntArray, lengths: IntArray, seed: int) -> N
 # ---- what runtimes compute -------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("cell", "scheme", "head", "layers"), CASES)
+@pytest.mark.parametrize(("cell", "scheme", "head", "layers"), KINDS)
 def test_bidirectional_networks(cell: Any, scheme: Any, head: Any, layers: int) -> None:
-    seed = CASES.index((cell, scheme, head, layers))
+    seed = KINDS.index((cell, scheme, head, layers))
     rng = np.random.default_rng(seed)
     model = random_model(
         seed,
@@ -108,13 +82,13 @@ def test_stacks_that_mix_directions(directions: str, head: Any) -> None:
     cell, scheme = VARIANTS[seed % 4], SCHEMES[seed // 4 % 2]
     sizes = {"input_size": 3, "hidden_size": 1 + seed % 5, "layers": len(directions)}
     both = random_model(seed, cell, scheme, head=head, bidirectional=True, **sizes)  # type: ignore[arg-type]
-    model = with_directions(both, directions)
+    model = with_directions(both, [letter == "b" for letter in directions])
     check(model, random_input(model, 4, seed, (2,)), np.array([4, 1 + seed % 4]), seed)
 
 
 @pytest.mark.parametrize(("cell", "scheme", "head"), list(itertools.product(VARIANTS, SCHEMES, HEADS)))
 def test_batches_of_one_direction(cell: Any, scheme: Any, head: Any) -> None:
-    seed = 200 + CASES.index((cell, scheme, head, 1))
+    seed = 200 + KINDS.index((cell, scheme, head, 1))
     model = random_model(seed, cell, scheme, input_size=2, hidden_size=1 + seed % 6, layers=1 + seed % 2, head=head)
     batch, steps = 1 + seed % 4, 1 + seed % 6
     lengths = np.random.default_rng(seed).integers(1, steps + 1, batch)
@@ -138,7 +112,7 @@ def test_padding_and_the_batch_before_leave_no_trace(head: Any, bidirectional: b
         x = random_input(model, steps, steps, (3,))
         valid = np.arange(steps)[:, None] < np.array(lengths)[:, None, None]
         noisy = np.where(valid, x, rng.integers(-128, 128, x.shape)).astype(np.int8)
-        expected = expected_batch(model, x, np.array(lengths))
+        expected = oracle.run_batch(model, x, np.array(lengths))
         for engine in [*engines, micro_sequences(to_tflite(model, steps=steps, batch=3))]:
             for given in (x, noisy):
                 assert_same(engine(given, np.array(lengths)), expected, f"T={steps}, lengths {lengths}")
@@ -201,7 +175,8 @@ def test_metadata_hold_the_batch() -> None:
 )
 def test_neighbours_of_one_direction_share_a_loop(directions: str, loops: int) -> None:
     sizes = {"input_size": 3, "hidden_size": 4, "layers": len(directions)}
-    model = with_directions(random_model(12, "lstm", bidirectional=True, **sizes), directions)  # type: ignore[arg-type]
+    both = random_model(12, "lstm", bidirectional=True, **sizes)  # type: ignore[arg-type]
+    model = with_directions(both, [letter == "b" for letter in directions])
     artifact = read_tflite(to_tflite(model, batch=2))
     assert artifact.operators["WHILE"] == loops
     assert all(name.isupper() for name in artifact.operators), "an operator that the reader does not know"
@@ -243,6 +218,16 @@ def test_a_gru_of_32_stays_small() -> None:
 def test_bad_arguments_are_refused(arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         to_tflite(random_model(13, "rnn", bidirectional=True), **arguments)
+
+
+def test_the_sequence_between_bidirectional_layers_must_fit_too() -> None:
+    """Hidden states of 64 units in two directions: 256 bytes a step, where the input takes 2 and the output nothing."""
+    one, both = (random_model(15, "rnn", input_size=1, hidden_size=64, bidirectional=flag) for flag in (False, True))
+    for model, steps in ((one, 2**23), (both, 2**22)):
+        assert to_tflite(model, steps=steps)
+    for steps, batch in ((2**23, 1), (2**20, 8)):
+        with pytest.raises(ValueError, match="2 GiB; use fewer steps or a smaller batch"):
+            to_tflite(both, steps=steps, batch=batch)
 
 
 def test_the_command_line_names_files_by_steps_and_batch(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -50,9 +50,12 @@ RULES = {
     "_artifacts": Rule({"_files", "export"}, {"numpy", "onnx"}),
     "_adversarial": Rule({"fixedpoint", "qmodel"}, {"numpy"}),
     "engines": Rule(FOUNDATION | {"export", "firmware_sim", "_artifacts"}, {"numpy"} | RUNTIMES - {"torch"}),
-    "_places": Rule({"_artifacts", "engines", "qmodel"}, {"numpy"}),
+    "_changes": Rule({"_artifacts", "qmodel"}, {"numpy"}),
+    "_places": Rule({"engines", "qmodel"}, {"numpy"}),
     "_targets": Rule({"_adversarial", "_places", "engines", "qmodel"}, {"numpy"}),
-    "verify": Rule({"_adversarial", "_artifacts", "_files", "_places", "_targets", "engines", "qmodel"}, {"numpy"}),
+    "verify": Rule(
+        {"_adversarial", "_artifacts", "_changes", "_files", "_places", "_targets", "engines", "qmodel"}, {"numpy"}
+    ),
 }
 
 

@@ -42,14 +42,6 @@ def as_pair(state: Any) -> tuple[Tensor, ...]:
     return state if isinstance(state, tuple) else (state,)
 
 
-def outputs_alone(model: QuantizedModel, x: IntArray, lengths: Tensor) -> IntArray:
-    """The oracle's integers for the valid part of every sequence by itself, and zeros for the outputs of padding."""
-    y = [oracle.run(model, row[:length]) for row, length in zip(x, lengths.tolist(), strict=True)]
-    if not model.every_step:
-        return np.stack(y)
-    return np.stack([np.pad(part, ((0, x.shape[1] - len(part)), (0, 0))) for part in y])
-
-
 @every_network
 def test_the_float_modules(variant: Variant, bidirectional: bool, head: HeadKind) -> None:
     model, (x, lengths) = build(variant, head, bidirectional=bidirectional), sample()
@@ -92,7 +84,7 @@ def test_the_integers(variant: Variant, bidirectional: bool, head: HeadKind, sch
     calibrate(prepare(model, scheme), x, lengths)
     quantized = convert(model)
     integers = quantized.quantize_input(x.numpy())
-    expected = outputs_alone(quantized, integers, lengths)
+    expected = oracle.run_batch(quantized, integers, lengths.tolist())
 
     noise = np.random.default_rng(0).integers(-quantized.input_limit, quantized.input_limit, integers.shape)
     valid = valid_steps(lengths, STEPS).numpy()[..., None]
@@ -131,7 +123,7 @@ def test_hidden_states_without_a_head(variant: Variant, bidirectional: bool) -> 
     calibrate(prepare(model), x, lengths)
     quantized = convert(model).without_head()
     integers = quantized.quantize_input(x.numpy())
-    expected = outputs_alone(quantized, integers, lengths)
+    expected = oracle.run_batch(quantized, integers, lengths.tolist())
     for name in BATCH_ENGINES:
         assert np.array_equal(ENGINES[name].open_batch(quantized)(integers, lengths.numpy()), expected), name
     h = (as_pair(model.run(x, lengths)[1])[0][-1 - bidirectional :] / STATE_SCALE).detach().numpy()

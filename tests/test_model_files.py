@@ -321,7 +321,14 @@ def float_file(cell: str = "gru", layers: int = 2) -> tuple[dict[str, Any], dict
         shapes[f"rnn.bias_ih_l{index}"] = shapes[f"rnn.bias_hh_l{index}"] = (rows,)
     tensors = {name: rng.uniform(0.5, 1, shape).astype(np.float32) for name, shape in shapes.items()}
     header = {"format": FLOAT_FORMAT, "cell": cell, "hidden_size": 4, "input_size": 3, "num_layers": layers}
-    header |= {"output_size": 2, "reset_after": True, "head": "last", "labels": ["a", "b"], "task": "classification"}
+    header |= {
+        "bidirectional": False,
+        "output_size": 2,
+        "reset_after": True,
+        "head": "last",
+        "labels": ["a", "b"],
+        "task": "classification",
+    }
     return tensors, header
 
 

@@ -296,6 +296,18 @@ def test_the_fingerprint_follows_what_decides_the_integers() -> None:
     assert same.fingerprint == random_model(3, "lstm", layers=2).fingerprint == model.fingerprint
 
 
+def test_the_fingerprint_tells_two_directions_from_two_layers() -> None:
+    """Where all the integers are the same: one layer reads both ways, or the second reads the first."""
+    both = random_model(4, "gru", input_size=5, hidden_size=5, head=None, bidirectional=True)
+    first, second = (
+        replace(one, input=replace(one.input, input_scale=STATE_VIEW_SCALE), backward=None)
+        for one in both.layers[0].directions
+    )
+    beside = QuantizedModel((replace(first, backward=second),), None, STATE_VIEW_SCALE)
+    above = QuantizedModel((first, second), None, STATE_VIEW_SCALE)
+    assert beside.fingerprint != above.fingerprint
+
+
 @pytest.mark.parametrize("layers", [0, 3, -1])
 def test_cutting_at_a_layer_that_is_not_there_is_refused(layers: int) -> None:
     with pytest.raises(ValueError, match=r"layers must be 1 \.\. 2"):

@@ -1,6 +1,5 @@
-"""What `verify` checks, and what it says where something differs."""
+"""What `verify` checks, and what it says where a file differs."""
 
-import dataclasses
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,12 +8,18 @@ import numpy as np
 import pytest
 
 from edgernn._artifacts import read_tflite
-from edgernn.engines import ENGINES, Engine, Form, Graph, Tensors, export_path, fixed_path, select
+from edgernn.engines import (
+    ENGINES,
+    Engine,
+    Form,
+    export_path,
+    fixed_path,
+    select,
+)
 from edgernn.qmodel import QuantizedModel, Scheme
-from edgernn.verify import SLOW_SEQUENCES, Result, Target, targets, verify
+from edgernn.verify import SLOW_SEQUENCES, SLOW_STEPS, Result, Target, targets, verify
 
-from . import oracle
-from .models import SCHEMES, random_input, random_model
+from .models import SCHEMES, random_input, random_model, with_directions
 
 USUAL = [engine for engine in ENGINES.values() if engine.usual]
 CHECKED = USUAL[1:]  # all but the kernel
@@ -45,114 +50,9 @@ def test_verify_takes_every_engine() -> None:
 def test_verify_takes_models_with_two_directions() -> None:
     """All layers of both directions, and a stack of which only the first has both."""
     model = random_model(15, "gru", hidden_size=4, input_size=3, layers=2, head="last", bidirectional=True)
-    first, second = model.layers
-    mixed = dataclasses.replace(model, layers=(first, dataclasses.replace(second, backward=None)), head=None, labels=())
-    for one in (model, mixed):
+    for one in (model, with_directions(model, [True, False])):
         results = check(one, USUAL)
         assert [result for result in results if result.problem or not result.integers] == []
-
-
-# ---- faults ----------------------------------------------------------------------------------------------------------
-
-
-class FaultyGraph:
-    """A runtime with a fault: from step 5 on, the lowest bit of unit 3 of layer 1 is wrong."""
-
-    def __init__(self, graph: Graph) -> None:
-        self._graph, self._step = graph, 0
-        self.inputs, self.outputs = graph.inputs, graph.outputs
-
-    def __call__(self, feeds: Tensors) -> Tensors:
-        result = {name: value.copy() for name, value in self._graph(feeds).items()}
-        if self._step >= 5 and "h_1_out" in result:
-            result["h_1_out"][0, 3] ^= 1
-            if result["y"].dtype == np.int16:
-                result["y"][0, 3] ^= 1
-            else:
-                result["y"][0, 2] ^= 1
-        self._step += 1
-        return result
-
-    def reset(self) -> None:
-        self._step = 0
-        self._graph.reset()
-
-
-@pytest.mark.parametrize("head", ["last", "steps"])
-def test_verify_names_the_place_of_a_fault(head: str) -> None:
-    model = random_model(15, "gru", hidden_size=6, layers=2, head=head)  # type: ignore[arg-type]
-    right = ENGINES["litert"].load
-    assert right is not None
-    faulty = dataclasses.replace(
-        ENGINES["litert"], name="faulty", forms=("step",), load=lambda content: FaultyGraph(right(content))
-    )
-    own, hostile, _ = check(model, [faulty])
-    assert own.differences > 0
-    assert own.first is not None
-    assert (own.first.sequence, own.first.step, own.first.output) == ("drawn 0", 5, 2)
-    expected = oracle.run(model, random_input(model, 12, seed=0)[:6]).reshape(-1, 3)[-1][2]
-    assert (own.first.expected, own.first.found) == (expected, expected ^ 1)
-    assert own.problem is not None
-    assert "sequence 'drawn 0', step 5, output 2" in own.problem
-    assert "layer 1, step 5, unit 3" in own.problem
-    assert hostile.problem is not None
-    assert "layer 1, step 5, unit 3" in hostile.problem
-
-
-class FaultyBackward:
-    """A runtime with a fault in the backward direction: in step 5 of the last of two layers, unit 3 goes wrong."""
-
-    def __init__(self, graph: Graph, faulty: bool) -> None:
-        self._graph, self._faulty = graph, faulty
-        self.inputs, self.outputs, self.reset = graph.inputs, graph.outputs, graph.reset
-
-    def __call__(self, feeds: Tensors) -> Tensors:
-        y = self._graph(feeds)["y"].copy()
-        if self._faulty:
-            y[0, :6, 2 if y.dtype == np.int8 else 6 + 3] ^= 1  # it reads from the end: all earlier steps are wrong too
-        return {"y": y}
-
-
-def test_verify_names_the_direction_of_a_fault() -> None:
-    model = random_model(22, "gru", hidden_size=6, layers=2, head="steps", bidirectional=True)
-    engine = ENGINES["onnxruntime"]
-    load, size = engine.load, len(engine.export(model.without_head(1), "sequence"))
-    assert load is not None
-    faulty = dataclasses.replace(
-        engine, name="faulty", load=lambda content: FaultyBackward(load(content), len(content) > size)
-    )
-    own = next(verify(model, targets(model, [faulty]), [("drawn 0", random_input(model, 12, seed=0))]))
-    assert own.problem is not None
-    assert "sequence 'drawn 0', step 0, output 2" in own.problem
-    assert "layer 1 backward, step 5, unit 3" in own.problem
-
-
-class CarelessGraph:
-    """A runtime that takes padding for steps."""
-
-    def __init__(self, graph: Graph) -> None:
-        self._graph = graph
-        self.inputs, self.outputs, self.reset = graph.inputs, graph.outputs, graph.reset
-
-    def __call__(self, feeds: Tensors) -> Tensors:
-        lengths = np.full_like(feeds["lengths"], feeds["x"].shape[1])
-        return self._graph({**feeds, "lengths": lengths})
-
-
-@pytest.mark.parametrize("bidirectional", [False, True])
-def test_verify_tells_padding_from_steps(bidirectional: bool) -> None:
-    model = random_model(23, "lstm", hidden_size=6, head="last", bidirectional=bidirectional)
-    load = ENGINES["onnxruntime"].load
-    assert load is not None
-    careless = dataclasses.replace(
-        ENGINES["onnxruntime"], name="careless", load=lambda content: CarelessGraph(load(content))
-    )
-    own, hostile, batch = check(model, [careless])
-    assert own.problem is hostile.problem is None
-    assert batch.differences > 0
-    assert batch.problem is not None
-    assert "sequence 'drawn 0', step 11" in batch.problem  # of 12, in a batch of 24 steps
-    assert f"layer 0{' forward' if bidirectional else ''}, step 12" in batch.problem
 
 
 # ---- files -----------------------------------------------------------------------------------------------------------
@@ -221,6 +121,24 @@ def test_a_stale_export_is_a_problem(tmp_path: Path) -> None:
         assert "export" in result.problem
 
 
+def test_a_step_file_beside_a_bidirectional_model_is_of_another_one(tmp_path: Path) -> None:
+    engine, model = ENGINES["litert"], random_model(9, "gru", hidden_size=4, bidirectional=True)
+    (tmp_path / "m_step.tflite").write_bytes(engine.export(random_model(9, "gru", hidden_size=4), "step"))
+    results = list(verify(model, targets(model, [engine], tmp_path / "m.ernn"), []))
+    problem = "m_step.tflite is of another model: a bidirectional one has no form step; delete the file"
+    assert [result.problem for result in results if result.problem] == [problem]
+
+
+def test_the_export_of_another_model_of_the_folder_is_left_alone(tmp_path: Path) -> None:
+    engine, model, other = ENGINES["litert"], random_model(9, "gru"), random_model(10, "lstm")
+    model.save(tmp_path / "m.ernn")
+    for name in ("m_step", "m_T10"):
+        other.save(tmp_path / f"{name}.ernn")
+        (tmp_path / f"{name}.tflite").write_bytes(engine.export(other, "sequence"))
+    (tmp_path / "m.tflite").write_bytes(engine.export(model, "sequence"))
+    assert [target.path for target in targets(model, [engine], tmp_path / "m.ernn")] == [tmp_path / "m.tflite"]
+
+
 def test_a_file_of_a_fixed_length_is_run_at_that_length(tmp_path: Path) -> None:
     for head, steps in (("last", 5), ("steps", 30)):
         model = random_model(20, "lstm", hidden_size=4, head=head)  # type: ignore[arg-type]
@@ -268,8 +186,11 @@ def test_a_file_of_batches_is_run_in_batches(tmp_path: Path) -> None:
         Target(tflm, "sequence", fixed, 9, 4),
     ]
     drawn = [(f"drawn {length}", random_input(model, length, seed=length)) for length in (1, 5, 12)]
-    results = [result for result in verify(model, found, drawn) if result.file]
-    assert [result.file for result in results] == ["model_B3.tflite", "model_T9_B4.tflite", "model_T9_B4.tflite"]
+    results = list(verify(model, found, drawn))
+    fresh, files = [None] * 2, ["model_B3.tflite", "model_T9_B4.tflite"]
+    assert [result.file for result in results] == [*fresh, *files, None, *fresh, files[1], None]
+    ran = ["the model", "hidden states, adversarial models", "the model", "the model", "a padded batch"]
+    assert [result.model for result in results] == [*ran, *ran[:3], ran[4]]  # files of batches: the model alone
     assert all(result.problem is None and result.integers > 0 for result in results)
     place = fixed.read_bytes().index(model.layers[0].recurrent.weight.tobytes())
     fixed.write_bytes(altered(fixed.read_bytes(), place))
@@ -313,6 +234,16 @@ def test_a_weight_of_the_backward_direction_is_named(tmp_path: Path) -> None:
 
 
 # ---- targets ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_slow_engine_is_given_the_first_and_the_last_sequences() -> None:
+    """The drawn ones come first, the shortest of the adversarial ones last."""
+    model = random_model(29, input_size=2)
+    named = [(str(index), random_input(model, length, index)) for index, length in enumerate((9, 2, 6, 7, 8, 1, 5))]
+    chosen = Target(ENGINES["onnx-reference"], "sequence").choose(named)
+    assert [name for name, _ in chosen] == ["0", "1", "5", "6"]
+    assert [len(x) for _, x in chosen] == [SLOW_STEPS, 2, 1, 5]
+    assert all(np.array_equal(x, dict(named)[name][: len(x)]) for name, x in chosen)
 
 
 def test_nothing_to_compare_with_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,7 @@
 """The interpreters that run .tflite files in the tests: LiteRT with three sets of kernels, TensorFlow Lite Micro."""
 
 from collections.abc import Callable
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -9,8 +10,11 @@ from tflite_micro import runtime  # type: ignore[import-untyped]
 
 from edgernn.qmodel import IntArray, QuantizedModel
 
+from .models import HEADS, SCHEMES, VARIANTS
+
 RESOLVERS = (OpResolverType.AUTO, OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES, OpResolverType.BUILTIN_REF)
 ARENA_BYTES = 400_000
+KINDS: list[Any] = list(product(VARIANTS, SCHEMES, HEADS, (1, 2)))  # of models: cell, scheme, head, layers
 
 Run = Callable[..., dict[str, IntArray]]
 

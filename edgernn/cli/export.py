@@ -74,9 +74,8 @@ def _exports(model: "QuantizedModel", path: Path | None, args: argparse.Namespac
 
     for form in args.form:
         if "tflite" in args.format and form == "sequence":
-            whole = fixed_path(args.model, args.steps) if args.steps else export_path(args.model, form, ".tflite")
-            batch = f"_B{args.batch}" if args.batch else ""
-            yield f"{whole.stem}{batch}.tflite", export.to_tflite(model, form, args.steps, args.batch)
+            name = fixed_path(args.model, args.steps, args.batch).name
+            yield name, export.to_tflite(model, form, args.steps, args.batch)
         elif "tflite" in args.format:
             yield export_path(args.model, form, ".tflite").name, export.to_tflite(model, form)
         if "onnx" in args.format and form != "stream":

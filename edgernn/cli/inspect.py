@@ -122,10 +122,12 @@ def _maps(model: "QuantizedModel") -> Iterator[dict[str, Any]]:
 
 def _directions(layers: Iterable[_Layer]) -> Iterator[tuple[str, _Layer]]:
     """Every layer, and every backward direction, with its name."""
+    from ..qmodel import DIRECTION_NAMES
+
     for index, layer in enumerate(layers):
-        yield f"layer {index}", layer
-        if layer.backward is not None:
-            yield f"layer {index} backward", layer.backward
+        for name, direction in zip(DIRECTION_NAMES, (layer, layer.backward), strict=True):
+            if direction is not None:
+                yield f"layer {index}{name}", direction
 
 
 def _zero_unit_blocks(weight: "npt.NDArray[np.int8]", hidden_size: int) -> float:
@@ -200,8 +202,8 @@ def _exported(args: argparse.Namespace) -> tuple[str, dict[str, Any]]:
     artifact = read_artifact(args.model)
     maps = [_stored(name, artifact.constants[name], scale) for name, scale in artifact.weights.items()]
     facts = dict(artifact.metadata) | {
-        "inputs": list(artifact.inputs),
-        "outputs": list(artifact.outputs),
+        "inputs": dict(artifact.inputs),
+        "outputs": dict(artifact.outputs),
         "operators": sum(artifact.operators.values()),
         "weights": sum(entry["weights"] for entry in maps),
         "constant_bytes": sum(value.nbytes for value in artifact.constants.values()),

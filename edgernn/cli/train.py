@@ -59,7 +59,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="noise added to inputs in training, in standard deviations (default 0; helps small data sets)",
     )
     parser.add_argument("--resume", action="store_true", help="go on from the checkpoint in the output folder")
-    parser.add_argument("-o", "--output", type=Path, metavar="DIR", help="folder (default runs/DATA-CELL-HIDDEN)")
+    parser.add_argument("-o", "--output", type=Path, metavar="DIR", help="folder (default runs/DATA-CELL-SIZE)")
     add_seed(parser)
 
 
@@ -75,7 +75,7 @@ def run(args: argparse.Namespace) -> int:
     dataset = load(args.data, args.seed)
     model = _build(args, dataset)
     config.schedule.check(model)
-    folder = args.output or Path("runs") / f"{Path(args.data).name}-{args.cell}-{args.hidden}"
+    folder = args.output or Path("runs") / _name(args)
     notes = []
     if not args.resume:
         check_folder(folder)
@@ -86,6 +86,8 @@ def run(args: argparse.Namespace) -> int:
         history = fit(model, dataset, config, folder, args.resume, progress=not (args.quiet or args.json))
     except KeyboardInterrupt as interrupt:
         raise KeyboardInterrupt(str(interrupt).replace("resume=True", "--resume")) from None
+    except ValueError as error:
+        raise ValueError(str(error).replace("without resume", "without --resume")) from None
     provenance = {"data": args.data, "seed": args.seed, "epochs": args.epochs}
     path, content = folder / "model.safetensors", model.to_bytes(provenance)
     same = path.is_file() and path.read_bytes() == content
@@ -114,6 +116,13 @@ def _check(args: argparse.Namespace) -> None:
             raise ValueError(f"{name} is about integers; give --qat w8a8 or w8a16 with it, or leave it out")
     if args.gates and args.block == "unit":
         raise ValueError("--gates needs --block element or ROWSxCOLUMNS such as 4x1: a unit block spans all gates")
+
+
+def _name(args: argparse.Namespace) -> str:
+    """Of the default folder: vowels-gru-32, vowels-gru-before-2x32-bidirectional."""
+    size = f"{args.layers}x{args.hidden}" if args.layers > 1 else f"{args.hidden}"
+    variants = ("-before" * args.reset_before, "-bidirectional" * args.bidirectional)
+    return f"{Path(args.data).name}-{args.cell}{variants[0]}-{size}{variants[1]}"
 
 
 def _unfinished(folder: Path) -> list[str]:

@@ -51,7 +51,7 @@ def run(args: argparse.Namespace) -> int:
         if result.problem
     ]
     if args.quiet and failures and not args.json:
-        print(f"edgernn verify: {'; '.join(failures)}", file=sys.stderr)
+        print(*(f"edgernn verify: {failure}" for failure in failures), sep="\n", file=sys.stderr)
     data: dict[str, Any] = {"ok": not failures, "data": source, "results": [asdict(result) for result in results]}
     notes = [*cut, *(f"not installed: {name} ({command})" for name, command in absent.items())]
     emit(args, _text(results, failures, source, notes), data | {"missing": absent, "notes": cut})

@@ -5,7 +5,7 @@ gives, `engine.open_batch(model)` one for padded batches, `engine.stream(model)`
 can be opened in place of a fresh export.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -18,6 +18,7 @@ from ._graphs import GraphStepper as GraphStepper
 from ._graphs import Session as Session
 from ._graphs import StateStepper as StateStepper
 from ._graphs import Stepper as Stepper
+from ._graphs import batched as batched
 from ._graphs import stepwise as stepwise
 from ._graphs import whole as whole
 from ._install import TFLITE_RUNTIME
@@ -35,58 +36,35 @@ from ._runtimes import (
 )
 from ._worker import Tensors as Tensors
 
+_LITERT: Final = "ai_edge_litert"
+_ONNX_FORMS: Final[tuple[Form, ...]] = ("sequence", "step")
 
-def _litert(name: str, about: str, resolver: str, *, usual: bool = False) -> Engine:
-    load = partial(litert, resolver=resolver)
-    return Engine(name, about, "ai_edge_litert", ".tflite", ("sequence", "step", "stream"), load, usual=usual)
+
+def _tflite(
+    name: str, about: str, package: str, load: Callable[[bytes], Graph], *, fixed: bool = False, usual: bool = False
+) -> Engine:
+    forms: tuple[Form, ...] = ("step", "stream", "sequence") if fixed else ("sequence", "step", "stream")
+    return Engine(name, about, package, ".tflite", forms, load, fixed=fixed, usual=usual)
 
 
 def _tflite_runtime(name: str, about: str, resolver: str) -> Engine:
-    load = partial(tflite_runtime, resolver=resolver)
-    return Engine(name, about, TFLITE_RUNTIME, ".tflite", ("sequence", "step", "stream"), load)
+    return _tflite(name, f"tflite-runtime, {about}", TFLITE_RUNTIME, partial(tflite_runtime, resolver=resolver))
 
-
-_STEPS_FIRST: Final[tuple[Form, ...]] = ("step", "stream", "sequence")
 
 ENGINES: Final[dict[str, Engine]] = {
     engine.name: engine
     for engine in (
         Engine("numba", "the int8 kernel, the reference", "numba", usual=True),
-        _litert("litert", "LiteRT, delegate XNNPACK", DEFAULT, usual=True),
-        _litert("litert-no-delegate", "LiteRT, its own kernels", NO_DELEGATE),
-        _litert("litert-reference", "LiteRT, reference kernels", REFERENCE),
-        Engine(
-            "litert-compiled",
-            "LiteRT, CompiledModel",
-            "ai_edge_litert",
-            ".tflite",
-            _STEPS_FIRST,
-            litert_compiled,
-            fixed=True,
-        ),
-        _tflite_runtime("tflite-runtime", "tflite-runtime 2.14, delegate XNNPACK", DEFAULT),
-        _tflite_runtime("tflite-runtime-no-delegate", "tflite-runtime 2.14, its own kernels", NO_DELEGATE),
-        _tflite_runtime("tflite-runtime-reference", "tflite-runtime 2.14, reference kernels", REFERENCE),
-        Engine(
-            "tflm",
-            "TensorFlow Lite Micro",
-            "tflite_micro",
-            ".tflite",
-            _STEPS_FIRST,
-            Tflm,
-            fixed=True,
-            usual=True,
-        ),
-        Engine("onnxruntime", "ONNX Runtime", "onnxruntime", ".onnx", ("sequence", "step"), OnnxRuntime, usual=True),
-        Engine(
-            "onnx-reference",
-            "ONNX's reference evaluator",
-            "onnx",
-            ".onnx",
-            ("sequence", "step"),
-            OnnxReference,
-            slow=True,
-        ),
+        _tflite("litert", "LiteRT, delegate XNNPACK", _LITERT, partial(litert, resolver=DEFAULT), usual=True),
+        _tflite("litert-no-delegate", "LiteRT, its own kernels", _LITERT, partial(litert, resolver=NO_DELEGATE)),
+        _tflite("litert-reference", "LiteRT, reference kernels", _LITERT, partial(litert, resolver=REFERENCE)),
+        _tflite("litert-compiled", "LiteRT, CompiledModel", _LITERT, litert_compiled, fixed=True),
+        _tflite_runtime("tflite-runtime", "delegate XNNPACK", DEFAULT),
+        _tflite_runtime("tflite-runtime-no-delegate", "its own kernels", NO_DELEGATE),
+        _tflite_runtime("tflite-runtime-reference", "reference kernels", REFERENCE),
+        _tflite("tflm", "TensorFlow Lite Micro", "tflite_micro", Tflm, fixed=True, usual=True),
+        Engine("onnxruntime", "ONNX Runtime", "onnxruntime", ".onnx", _ONNX_FORMS, OnnxRuntime, usual=True),
+        Engine("onnx-reference", "ONNX's reference evaluator", "onnx", ".onnx", _ONNX_FORMS, OnnxReference, slow=True),
     )
 }
 
@@ -98,9 +76,9 @@ def select(names: Sequence[str] | None) -> list[Engine]:
     for name in names:
         if name not in ENGINES:
             raise ValueError(f"unknown engine {name!r}; known are {', '.join(ENGINES)}")
-        command = ENGINES[name].missing()
-        if command is not None:
-            raise ValueError(f"the engine {name} is not installed here: {command}")
+        cure = ENGINES[name].missing()
+        if cure is not None:
+            raise ValueError(f"the engine {name} is not installed here: {cure}")
     return [ENGINES[name] for name in names]
 
 

@@ -9,13 +9,13 @@ import numpy as np
 import numpy.typing as npt
 
 from ..qmodel import IntArray, QuantizedModel, State, check_lengths
-from ._graphs import BatchSession, Graph, GraphStepper, Session, StateStepper, batched, stepwise
+from ._graphs import BatchSession, Graph, GraphStepper, Session, StateStepper, batched, stepwise, whole
 from ._install import missing
 
 Form = Literal["sequence", "step", "stream"]
 
 _EXPORTERS: Final = {".tflite": ("flatbuffers",), ".onnx": ("onnx",)}  # what writing an engine's files takes
-_KEPT: Final = 32  # files of fixed shapes that an open engine keeps ready
+_KEPT: Final = 128  # files of fixed shapes that an open engine keeps ready
 
 
 @dataclass(frozen=True)
@@ -38,9 +38,10 @@ class Engine:
     slow: bool = False
 
     def missing(self) -> str | None:
-        """The command that installs this engine or the exporter of its files, or None when it can run here."""
+        """What to do to have this engine and the exporter of its files here, most often a command that installs one;
+        or None when it can run here."""
         packages = [self.package, *_EXPORTERS.get(self.suffix, ())]
-        return next((command for command in map(missing, packages) if command is not None), None)
+        return next((cure for cure in map(missing, packages) if cure is not None), None)
 
     def usual_form(self, model: QuantizedModel) -> Form:
         """The first of `forms` that there is of this model."""
@@ -51,26 +52,29 @@ class Engine:
 
         `content` is an exported file of that form; without it the model is exported anew. Raises ValueError when the
         runtime refuses the file, when it has not this model's inputs and outputs, and for a form that the engine or a
-        bidirectional model has not; the function raises it for a wrong type or shape of x, and RuntimeError when the
-        runtime stops.
+        bidirectional model has not (the kernel takes neither form nor file); the function raises it for a wrong type
+        or shape of x, and RuntimeError when the runtime stops.
         """
         if self.load is None:
+            self._check_no_file(form, content)
             from ..firmware_sim import run as kernel
 
             return lambda x: kernel(model, x)[0]
         form = form or self.usual_form(model)
         if form == "sequence":
-            batch = self._sequences(model, content)
-            return lambda x: batch(model.check_input(x, ("time", "input_size"))[None], np.array([len(x)]))[0]
-        steps = stepwise(self.stream(model, form, content), model.every_step)
-        return lambda x: steps(model.check_input(x, ("time", "input_size")))
+            session = whole(self._sequences(model, content))
+        else:
+            session = stepwise(self.stream(model, form, content), model.every_step)
+        return lambda x: session(model.check_input(x, ("time", "input_size")))
 
     def open_batch(self, model: QuantizedModel, content: bytes | None = None) -> BatchSession:
         """A function from x [N, T, input_size] and lengths [N] to what `firmware_sim.run_batch` gives of them.
 
-        `content` is a sequence file that takes batches of N. Raises ValueError as `open` does, here and there.
+        `content` is a sequence file that takes batches of N, or where no sequence ends before T one that takes N.
+        Raises ValueError as `open` does, here and there.
         """
         if self.load is None:
+            self._check_no_file(None, content)
             from ..firmware_sim import run_batch
 
             return lambda x, lengths: run_batch(model, x, lengths)
@@ -82,13 +86,18 @@ class Engine:
 
         return run
 
-    def stream(self, model: QuantizedModel, form: Form = "step", content: bytes | None = None) -> StateStepper:
-        """The model one step at a time, with its states kept in between. Raises ValueError as `open` does."""
+    def stream(self, model: QuantizedModel, form: Form | None = None, content: bytes | None = None) -> StateStepper:
+        """The model one step at a time, with its states kept in between; in the form step, or stream where `form` says
+        so. Raises ValueError as `open` does."""
         model.check_streaming()
         if self.load is None:
+            self._check_no_file(form, content)
             from ..firmware_sim import Stream
 
             return Stream(model)
+        form = form or "step"
+        if form == "sequence":
+            raise ValueError("the form sequence takes no single steps; name step, or stream (TFLite)")
         return _ModelStepper(model, form, self._graph(model, form, content))
 
     def run(self, model: QuantizedModel, x: IntArray) -> IntArray:
@@ -118,6 +127,10 @@ class Engine:
             return session(len(x) if fixed_batch else None, x.shape[1] if fixed_steps else None)(x, lengths)
 
         return run if fixed_batch or fixed_steps else session(None, None)
+
+    def _check_no_file(self, form: Form | None, content: bytes | None) -> None:
+        if form is not None or content is not None:
+            raise ValueError(f"{self.name} runs the model itself: it has no form, and reads no exported file")
 
     def _graph(self, model: QuantizedModel, form: Form, content: bytes | None) -> Graph:
         assert self.load is not None

@@ -3,8 +3,9 @@
 import contextlib
 import os
 import sys
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -48,16 +49,16 @@ class StateStepper(Stepper, Protocol):
     def state(self, state: State) -> None: ...
 
 
-def whole(graph: Graph) -> Session:
-    """The outputs of single sequences x [T, ..] from a graph of the form sequence."""
-    run = batched(graph)
+def whole(run: BatchSession) -> Session:
+    """The outputs of single sequences x [T, ..]."""
     return lambda x: run(x[None], np.array([len(x)]))[0]
 
 
 def batched(graph: Graph) -> BatchSession:
     """The outputs of sequences x [N, T, ..], of which `lengths` [N] steps are valid, from a graph of that form.
 
-    Raises ValueError for another number of sequences or steps than the graph was made for.
+    Raises ValueError for another number of sequences or steps than the graph was made for, and for a sequence that
+    ends earlier in a graph that takes no lengths.
     """
     wanted = graph.inputs["x"][0][:2]
 
@@ -68,6 +69,8 @@ def batched(graph: Graph) -> BatchSession:
         feeds = {"x": np.ascontiguousarray(x)}
         if "lengths" in graph.inputs:
             feeds["lengths"] = lengths.astype(np.int32)
+        elif (lengths != x.shape[1]).any():
+            raise ValueError(f"this file takes no lengths, all {x.shape[1]} steps are valid: export it with a batch")
         y: IntArray = graph(feeds)["y"]
         return y
 
@@ -113,15 +116,27 @@ class GraphStepper:
         self._states = {name: state[name][None].copy() for name in self._specs}
 
 
+def fork_lock() -> threading.Lock:
+    """A lock that a fork waits for: the child would be left with one that nobody releases."""
+    lock = threading.Lock()
+    if sys.platform != "win32":
+        os.register_at_fork(before=lock.acquire, after_in_parent=lock.release, after_in_child=lock.release)
+    return lock
+
+
+_stderr: Final = fork_lock()  # descriptor 2 belongs to the whole process
+
+
 @contextlib.contextmanager
 def silence() -> Iterator[None]:
     """Keep what a runtime's C++ writes to stderr (a banner; errors that it also raises) from the user's terminal."""
-    sys.stderr.flush()
-    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-    try:
-        os.dup2(nowhere, 2)
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
-        os.close(nowhere)
+    with _stderr:
+        sys.stderr.flush()
+        kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+        try:
+            os.dup2(nowhere, 2)
+            yield
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
+            os.close(nowhere)

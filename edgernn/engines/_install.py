@@ -1,4 +1,4 @@
-"""Which packages and runtimes are here, and the command that brings a missing one."""
+"""Which packages and runtimes are here, and what to do to have a missing one."""
 
 import os
 import shlex
@@ -32,7 +32,7 @@ def install_command(package: str) -> str:
 
 
 def missing(package: str) -> str | None:
-    """The command that installs a package that is not here, else None."""
+    """What to do to have a package that is not here: most often the command that installs it. Else None."""
     if package == TFLITE_RUNTIME:
         return _tflite_runtime_missing()
     return install_command(package) if find_spec(package) is None else None
@@ -71,8 +71,16 @@ def _tflite_runtime_missing() -> str | None:
             return f"{TFLITE_RUNTIME_PYTHON} names {python}, which is not there"
         folder, pip = (shlex.quote(str(path)) for path in (python.parents[1], _in_environment("pip")))
         return f"python3.11 -m venv {folder} && {pip} install {_TFLITE_RUNTIME_NEEDS}"
+    return _cannot_start(python)
+
+
+@cache
+def _cannot_start(python: Path) -> str | None:
+    """What to do for a Python that does not start tflite-runtime, else None. Tried once."""
     try:
         tflite_runtime_worker().version  # noqa: B018 (raises when it cannot be started)
     except RuntimeError as error:
+        if os.environ.get(TFLITE_RUNTIME_PYTHON):
+            return f"{TFLITE_RUNTIME_PYTHON} names {python}, which is no Python with {_TFLITE_RUNTIME_NEEDS} ({error})"
         return f"{shlex.quote(str(python))} -m pip install {_TFLITE_RUNTIME_NEEDS} ({error})"
     return None

@@ -12,16 +12,19 @@ from collections import deque
 from collections.abc import Sequence
 from itertools import count
 from pathlib import Path
-from typing import Any, Final
+from typing import IO, Any, Final
 
 import numpy as np
 
+from ._graphs import fork_lock
 from ._worker import Specs, Tensors, pack, read
 
 SCRIPT: Final = Path(__file__).with_name("_worker.py")
 
 _PATIENCE: Final = 5.0  # seconds in which a process that has closed its pipe must end by itself
+_START: Final = 60.0  # seconds in which it must have loaded its runtime
 _numbers: Final = count()  # of graphs; none is used twice
+_starting: Final = fork_lock()
 
 
 class Worker:
@@ -44,9 +47,10 @@ class Worker:
         return RemoteGraph(self._running(), content, resolver)
 
     def _running(self) -> "_Process":
-        if self._process is None or not self._process.alive():
-            self._process = _Process(self._title, self._command)
-        return self._process
+        with _starting:
+            if self._process is None or not self._process.alive():
+                self._process = _Process(self._title, self._command)
+            return self._process
 
 
 class RemoteGraph:
@@ -83,14 +87,14 @@ class _Process:
         self.forgotten: deque[int] = deque()  # graphs that nobody holds any more; told with the next request
         self._lock = threading.Lock()
         self._owner = os.getpid()
-        self._errors = tempfile.TemporaryFile()  # noqa: SIM115 (closed by _end)
-        try:
-            self._child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors)
-        except OSError as error:
-            self._errors.close()
-            raise RuntimeError(f"{title}: cannot run {command[0]}: {error.strerror}") from None
+        self._errors, self._child = _start(title, command)
         atexit.register(self._end)
-        hello, _ = self._exchange([])
+        limit = threading.Timer(_START, self._child.kill)
+        limit.start()
+        try:
+            hello, _ = self._exchange([])
+        finally:
+            limit.cancel()
         self.version = str(hello.get("version"))
 
     def alive(self) -> bool:
@@ -99,11 +103,21 @@ class _Process:
 
     def ask(self, fields: dict[str, Any], arrays: Tensors) -> tuple[dict[str, Any], Tensors]:
         """What it answers. Raises ValueError for arrays that do not fit a message."""
-        if not self.alive():
-            raise RuntimeError(f"{self.title}: the process that held this model has ended; open the model again")
+        self._check_alive()  # before the lock as well: in a fork it may be held for ever
         with self._lock:
-            forget = [self.forgotten.popleft() for _ in range(len(self.forgotten))]
-            return self._exchange(pack({**fields, "forget": forget}, arrays))
+            self._check_alive()
+            forget = [self.forgotten[index] for index in range(len(self.forgotten))]
+            message = pack({**fields, "forget": forget}, arrays)
+            for _ in forget:
+                self.forgotten.popleft()
+            return self._exchange(message)
+
+    def _check_alive(self) -> None:
+        if self.alive():
+            return
+        ours = self._owner == os.getpid() and not self._errors.closed
+        why = self._fate() if ours else "has ended"
+        raise RuntimeError(f"{self.title}: the process that held this model {why}; open the model again")
 
     def _exchange(self, message: list[bytes]) -> tuple[dict[str, Any], Tensors]:
         stdin, stdout = self._child.stdin, self._child.stdout
@@ -134,16 +148,30 @@ class _Process:
         size = self._errors.seek(0, os.SEEK_END)
         self._errors.seek(max(0, size - 4096))
         lines = self._errors.read().decode(errors="replace").split("\n")
-        last = next((line.strip() for line in reversed(lines) if line.strip()), "")
+        last = next((line.strip() for line in reversed(lines) if line.strip() and not line.startswith("INFO:")), "")
         return f"{how}: {last}" if last else how
 
     def _end(self) -> None:
         atexit.unregister(self._end)
+        pipes: list[Any] = [self._child.stdin, self._child.stdout, self._errors]
         if self._owner == os.getpid():
             self._child.kill()
             self._child.wait()
         else:
             self._child.returncode = 0  # it is not this process's to wait for
-        for pipe in (self._child.stdin, self._child.stdout, self._errors):
+            pipes = [pipe.raw for pipe in pipes]  # what is in their buffers, and their locks, are the other process's
+        for pipe in pipes:
             with contextlib.suppress(OSError):
-                pipe.close()  # type: ignore[union-attr]
+                pipe.close()
+
+
+def _start(title: str, command: Sequence[str]) -> tuple[IO[bytes], subprocess.Popen[bytes]]:
+    """(the file that takes its stderr, the process). Raises RuntimeError."""
+    try:
+        with contextlib.ExitStack() as stack:
+            errors = stack.enter_context(tempfile.TemporaryFile())
+            child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors)
+            stack.pop_all()  # both go on, until _end
+            return errors, child
+    except OSError as error:
+        raise RuntimeError(f"{title}: cannot run {command[0]}: {error.strerror or error}") from None

@@ -16,7 +16,7 @@ REFERENCE: Final = "BUILTIN_REF"  # the kernels written for clarity
 _COMPILED: Final = "compiled"
 
 _ARENA: Final = 1 << 20  # bytes
-_LARGE_ARENA: Final = 1 << 28
+_LARGEST_ARENA: Final = 1 << 28
 
 
 def litert(content: bytes, resolver: str) -> Graph:
@@ -45,7 +45,7 @@ class Tflm:
         from tflite_micro import runtime  # type: ignore[import-untyped]
 
         artifact = read_tflite(content)
-        self.outputs = artifact.outputs
+        self.outputs = list(artifact.outputs)
         try:
             with silence():
                 self._interpreter = _with_arena(runtime.Interpreter.from_bytes, content)
@@ -68,11 +68,15 @@ class Tflm:
 
 
 def _with_arena(make: Callable[..., Any], content: bytes) -> Any:
-    """An interpreter with memory for an ordinary file, or else for one of long sequences and large batches."""
-    try:
-        return make(content, arena_size=20 * len(content) + _ARENA)
-    except (RuntimeError, ValueError):
-        return make(content, arena_size=20 * len(content) + _LARGE_ARENA)
+    """An interpreter with memory for an ordinary file, or with twice as much, ... for long sequences, large batches."""
+    arena = _ARENA
+    while True:
+        try:
+            return make(content, arena_size=20 * len(content) + arena)
+        except (RuntimeError, ValueError):
+            if arena == _LARGEST_ARENA:
+                raise
+            arena *= 2
 
 
 class OnnxRuntime:

@@ -20,6 +20,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 JSON_MAX = 1 << 20
+ERROR_MAX = 10_000  # characters of an error
 ARRAYS_MAX = 1 << 30  # bytes of a message's arrays together
 DTYPES = ("int8", "int16", "int32", "uint8", "float32")
 
@@ -162,7 +163,7 @@ class CompiledGraph:
 def serve(package: str, requests: BinaryIO, replies: BinaryIO) -> None:
     """Answer requests until they end. The first message is sent unasked: which version of the runtime this is."""
     runtime = import_module(f"{package}.interpreter")
-    _write(replies, {"version": version(package.replace("_", "-"))}, {})
+    _write(replies, pack({"version": version(package.replace("_", "-"))}, {}))
     graphs: dict[int, Any] = {}
     while True:
         try:
@@ -172,10 +173,10 @@ def serve(package: str, requests: BinaryIO, replies: BinaryIO) -> None:
         for number in fields.get("forget", []):
             graphs.pop(number, None)
         try:
-            answer, results = _answer(runtime, graphs, fields, arrays)
+            reply = pack(*_answer(runtime, graphs, fields, arrays))
         except Exception as error:
-            answer, results = {"error": f"{error}" or type(error).__name__}, {}
-        _write(replies, answer, results)
+            reply = pack({"error": f"{error}"[:ERROR_MAX] or type(error).__name__}, {})
+        _write(replies, reply)
 
 
 def _answer(
@@ -193,8 +194,8 @@ def _answer(
     return {}, graphs[number](arrays)
 
 
-def _write(stream: BinaryIO, fields: dict[str, Any], arrays: Tensors) -> None:
-    stream.writelines(pack(fields, arrays))
+def _write(stream: BinaryIO, message: list[bytes]) -> None:
+    stream.writelines(message)
     stream.flush()
 
 

@@ -8,10 +8,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
+from ..qmodel import DIRECTION_SUFFIXES
+
 State = Any  # torch's hx: [layers * directions, batch, hidden_size], for the LSTM a pair (h, c) of them
 RecurrentInit = Literal["uniform", "orthogonal"]
 
-REVERSE = "_reverse"
 _MASK = "_mask"
 
 
@@ -97,7 +98,7 @@ class RecurrentBase(nn.RNNBase):
 
     def layers(self) -> list[tuple[str, ...]]:
         """Every layer's directions as torch names their weights: ("l0",), or ("l0", "l0_reverse"), .."""
-        suffixes = ("", REVERSE) if self.bidirectional else ("",)
+        suffixes = DIRECTION_SUFFIXES[: 1 + self.bidirectional]
         return [tuple(f"l{index}{suffix}" for suffix in suffixes) for index in range(self.num_layers)]
 
     def direction_names(self) -> list[str]:

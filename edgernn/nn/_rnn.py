@@ -6,7 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
-from ._base import REVERSE, RecurrentBase, RecurrentInit, State, scan, valid_steps
+from ..qmodel import REVERSE
+from ._base import RecurrentBase, RecurrentInit, State, scan, valid_steps
 
 
 class LSTM(RecurrentBase, nn.LSTM):

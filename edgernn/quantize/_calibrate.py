@@ -11,8 +11,8 @@ from torch import Tensor
 from torch.nn.functional import linear
 
 from ..nn import LSTM, SequenceModel
-from ..nn._base import REVERSE, check_lengths, scan, valid_steps
-from ..qmodel import CELL_EXPONENTS
+from ..nn._base import check_lengths, scan, valid_steps
+from ..qmodel import CELL_EXPONENTS, REVERSE
 from ._quantizer import check_model
 
 Method = Literal["minmax", "percentile", "mse"]

@@ -8,8 +8,8 @@ from torch import Tensor, nn
 
 from ..fixedpoint import PRE_ACTIVATION_SCALE, STATE_SCALE
 from ..nn import SequenceModel
-from ..nn._base import REVERSE, State, scan, valid_steps
-from ..qmodel import CELL_EXPONENTS, Cell, view_scale
+from ..nn._base import State, scan, valid_steps
+from ..qmodel import CELL_EXPONENTS, REVERSE, Cell, view_scale
 from . import _ops
 from ._cells import Cells, IntegerAffine, IntegerLayer
 from ._config import QuantConfig

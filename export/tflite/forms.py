@@ -6,7 +6,7 @@ from itertools import groupby
 
 import numpy as np
 
-from ...qmodel import Layer, QuantizedModel
+from ...qmodel import DIRECTION_SUFFIXES, REVERSE, Layer, QuantizedModel
 from .arithmetic import Arithmetic
 from .cells import advance, output, passed_on
 from .graph import Graph, Tensor, TFLiteFile
@@ -96,7 +96,7 @@ def _both_ways(
     place, layer = next(iter(layers.items()))
     if layer.backward is None:
         return loop(main, model, layers, read, emit)
-    back = loop(main, model, {f"{place}_reverse": layer.backward}, read, emit and keep, reverse=True)
+    back = loop(main, model, {f"{place}{REVERSE}": layer.backward}, read, emit and keep, reverse=True)
     if emit:
         read = read | {"beside": back["y"]}
     return back | loop(main, model, layers, read, emit)
@@ -104,8 +104,8 @@ def _both_ways(
 
 def _output(graph: Graph, model: QuantizedModel, states: Variables) -> Tensor:
     """y [batch, output_size] from the last layer's hidden states."""
-    last = f"h_{len(model.layers) - 1}"
-    hidden = [states[name] for name in (last, f"{last}_reverse") if name in states]
+    last = [f"h_{len(model.layers) - 1}{suffix}" for suffix in DIRECTION_SUFFIXES]
+    hidden = [states[name] for name in last if name in states]
     y = output(model, Arithmetic(graph, model.scheme), hidden)
     return reshape(graph, y, (y.shape[0], model.output_size), "y")
 

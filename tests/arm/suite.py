@@ -1,0 +1,104 @@
+"""The suite: models of fixed seeds, their exported files, inputs, and the integers that the oracle expects of them."""
+
+import dataclasses
+from itertools import product
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+
+from edgernn._files import write_tensors
+from edgernn.engines import ENGINES
+from edgernn.qmodel import HeadKind, IntArray, QuantizedModel, Scheme
+
+from .. import oracle
+from ..cases import Case
+from ..models import SCHEMES, VARIANTS, Variant, random_input, random_model
+from .device import DATA, DATA_FORMAT, ways
+
+_HIDDEN_SIZES: Final = (1, 2, 5, 17, 33, 64, 128)
+_STEPS: Final = (1, 2, 5, 12, 20)
+
+PI_4: Final = "cortex-a72"
+PI_5: Final = "cortex-a76"  # has dot products, which runtimes then use; LiteRT's CompiledModel runs on no older one
+RUNS: Final = (
+    ("numba", PI_4),
+    ("litert", PI_4),
+    ("litert-no-delegate", PI_4),
+    ("litert-reference", PI_4),
+    ("tflite-runtime", PI_4),
+    ("tflite-runtime-no-delegate", PI_4),
+    ("tflite-runtime-reference", PI_4),
+    ("onnxruntime", PI_4),
+    ("numba", PI_5),
+    ("litert", PI_5),
+    ("litert-compiled", PI_5),
+    ("tflite-runtime", PI_5),
+    ("onnxruntime", PI_5),
+)
+
+
+def cases() -> list[Case]:
+    """Every cell, scheme, head and direction, with usual and with saturating weights; the sizes take turns."""
+    heads: tuple[HeadKind | None, ...] = ("last", "steps", None)
+    kinds = product(VARIANTS, SCHEMES, heads, (False, True), (False, True))
+    return [_case(seed, *kind) for seed, kind in enumerate(kinds)]
+
+
+def _case(
+    seed: int, variant: Variant, scheme: Scheme, head: HeadKind | None, bidirectional: bool, saturating: bool
+) -> Case:
+    model = random_model(
+        seed,
+        variant,
+        scheme,
+        hidden_size=_HIDDEN_SIZES[seed % 7],
+        layers=1 + seed // 7 % 2,
+        head=head,
+        bidirectional=bidirectional,
+        saturating=saturating,
+        per_tensor=seed % 11 < 3,
+    )
+    steps, batch = _STEPS[seed % 5], 1 + seed % 3
+    lengths = np.random.default_rng(seed).integers(1, steps + 1, batch)
+    lengths[0] = steps
+    return Case(seed, model, random_input(model, steps, seed, (batch,)), lengths)
+
+
+def write(case: Case, folder: Path) -> None:
+    """model.ernn; sequence.tflite, step.onnx, .. for every way an engine runs it; data: x, lengths, outputs by way."""
+    folder.mkdir()
+    case.model.save(folder / "model.ernn")
+    for engine in (ENGINES[name] for name, _ in RUNS):
+        for way in ways(engine, case.model) if engine.suffix else ():
+            path = folder / f"{way}{engine.suffix}"
+            if path.exists():
+                continue
+            if way == "batch":
+                path.write_bytes(engine.export(case.model, "sequence", batch=len(case.x)))
+            else:
+                path.write_bytes(engine.export(case.model, way))
+    data = {"x": case.x, "lengths": case.lengths, **_expected(case)}
+    write_tensors(folder / DATA, data, {"format": DATA_FORMAT})
+
+
+def _expected(case: Case) -> dict[str, IntArray]:
+    """The outputs of all sequences, the same padded with zeros, and those of every step of the first sequence; flat."""
+    outputs = [oracle.run(case.model, x[:length]) for x, length in zip(case.x, case.lengths, strict=True)]
+    padded = np.zeros((len(outputs), *outputs[0].shape), outputs[0].dtype)  # the first sequence is a longest one
+    for place, y in zip(padded, outputs, strict=True):
+        place[: len(y)] = y
+    every: IntArray = np.zeros(0, np.int8)
+    if not case.model.bidirectional:
+        every = oracle.run(_with_every_step(case.model), case.x[0]).ravel()
+    return {
+        "sequence": np.concatenate([y.ravel() for y in outputs]),
+        "batch": padded.ravel(),
+        "step": every,
+        "stream": every,
+    }
+
+
+def _with_every_step(model: QuantizedModel) -> QuantizedModel:
+    """The same network with an output for every step: what a stream gives, whatever the head is."""
+    return dataclasses.replace(model, head=model.head and dataclasses.replace(model.head, kind="steps"))

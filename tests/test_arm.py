@@ -1,0 +1,53 @@
+"""The suite of `make test-arm` without its emulator: it must not pass over a fault, a crash or an absent engine."""
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from edgernn.engines import ENGINES
+
+from .arm.__main__ import Run
+from .arm.device import Check, checks, ways
+from .arm.suite import cases, write
+
+CASE = next(case for case in cases() if case.model.every_step and not case.model.bidirectional and len(case.x) > 1)
+
+
+def test_only_the_file_with_other_weights_differs(tmp_path: Path) -> None:
+    engine, folder = ENGINES["litert"], tmp_path / f"{CASE.seed}"
+    write(CASE, folder)
+    first = CASE.model.layers[0]
+    turned = dataclasses.replace(first, input=dataclasses.replace(first.input, weight=-first.input.weight))
+    other = dataclasses.replace(CASE.model, layers=(turned, *CASE.model.layers[1:]))
+    (folder / "step.tflite").write_bytes(engine.export(other, "step"))
+    found = dict(zip(ways(engine, CASE.model), checks(engine, folder), strict=True))
+    assert all(check.problem is None and check.integers > 0 for check in found.values()), f"{CASE}: {found}"
+    assert [way for way, check in found.items() if check.differences] == ["step"], f"{CASE}: {found}"
+
+
+def test_a_file_that_the_engine_refuses_is_a_failure(tmp_path: Path) -> None:
+    engine, folder = ENGINES["onnxruntime"], tmp_path / f"{CASE.seed}"
+    write(CASE, folder)
+    (folder / "batch.onnx").write_bytes(b"not a model")
+    problems = {way: check.problem for way, check in zip(ways(engine, CASE.model), checks(engine, folder), strict=True)}
+    assert [way for way, problem in problems.items() if problem] == ["batch"], f"{CASE}: {problems}"
+
+
+@pytest.mark.parametrize(
+    ("found", "exit_code", "expected"),
+    [
+        ([Check(0, 6), Check(1, 6)], 0, []),
+        ([Check(0, 6), Check(1, 6, 2)], 0, ["litert on cortex-a72: seed 1, step: 2 of 6 integers differ"]),
+        ([Check(0, problem="refused"), Check(1, 6)], 0, ["litert on cortex-a72: seed 0, step: refused"]),
+        ([Check(0, 6)], -11, ["litert on cortex-a72: stopped before seed 1, step (exit code -11: signal 11)"]),
+        ([Check(0, 6)], 0, ["litert on cortex-a72: stopped before seed 1, step (exit code 0: signal 11)"]),
+        ([], 1, ["litert on cortex-a72: stopped before seed 0, step (exit code 1: signal 11)"]),
+        ([Check(0, 6), Check(1, 6)], -11, ["litert on cortex-a72: stopped after the last check (exit code -11"]),
+    ],
+)
+def test_whatever_is_not_equal_is_a_failure(found: list[Check], exit_code: int, expected: list[str]) -> None:
+    run = Run("litert", "cortex-a72", ["seed 0, step", "seed 1, step"], found, "", exit_code, "signal 11", 1.0)
+    failures = run.failures()
+    assert len(failures) == len(expected)
+    assert all(failure.startswith(start) for failure, start in zip(failures, expected, strict=True)), failures
