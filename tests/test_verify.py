@@ -118,7 +118,7 @@ def test_a_stale_export_is_a_problem(tmp_path: Path) -> None:
         path.write_bytes(engine.export(older, "sequence"))
         result = next(verify(model, [Target(engine, "sequence", path)], []))
         assert result.problem is not None
-        assert "export" in result.problem
+        assert "it is of another model; export it anew" in result.problem
 
 
 def test_a_step_file_beside_a_bidirectional_model_is_of_another_one(tmp_path: Path) -> None:
