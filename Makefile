@@ -2,7 +2,7 @@
 # make test   lint, types and all tests
 # make test-arm   the engines' aarch64 wheels on the emulated cores of a Raspberry Pi 4 and 5 (10 minutes, later 4)
 # make soak   10,000 models through every engine, 100,000 damaged files, 300 kills in training and export (about an hour)
-# Both make .venv and install what they need first; a second call finds it there.
+# All make .venv and install what they need first; a second call finds it there.
 
 PYTHON ?= python3
 TORCH ?= torch==2.13.0
@@ -32,7 +32,7 @@ test-arm: .venv/installed
 	$(BIN)/python -m tests.arm
 
 soak: .venv/installed .venv/tflite-runtime/installed
-	$(BIN)/python -m tests.soak --models 10000
+	$(BIN)/python -m tests.soak --models 10000 $(if $(TABLE),--write $(TABLE))
 	$(BIN)/python -m tests.soak_files --files 100000
 	$(BIN)/python -m tests.soak_kills --kills 300
 

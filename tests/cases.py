@@ -1,19 +1,16 @@
 """Random cases for the property tests and the soak: from one seed a model, a padded batch of sequences and lengths."""
 
 import dataclasses
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from edgernn._adversarial import adversarial_models
-from edgernn.qmodel import Affine, IntArray, Layer, QuantizedModel
+from edgernn.qmodel import Affine, IntArray, QuantizedModel
 
-from .models import SCHEMES, VARIANTS, random_input, random_model, with_directions
+from .models import SCHEMES, VARIANTS, changed, random_input, random_model, with_directions
 from .trained import draw_trained
-
-Change = Callable[[Affine, int], Affine]  # of an affine map and the largest magnitude of its input
 
 _HIDDEN = (1, 2, 3, 5, 8, 17, 33, 64, 200, 512)
 _HIDDEN_ODDS = (0.1, 0.12, 0.14, 0.16, 0.16, 0.12, 0.1, 0.07, 0.02, 0.01)
@@ -88,7 +85,7 @@ def _model(seed: int, rng: np.random.Generator) -> QuantizedModel:
     if kind < 0.3:
         model = adversarial_models(model, seed)[int(rng.integers(4))][1]
     elif kind < 0.5:
-        model = _changed(model, lambda affine, limit: _extreme_rows(affine, limit, rng))
+        model = changed(model, lambda affine, limit: _extreme_rows(affine, limit, rng))
     if model.bidirectional and rng.random() < 0.4:
         return with_directions(model, (rng.random(layers) < 0.5).tolist())
     return model
@@ -105,16 +102,3 @@ def _extreme_rows(affine: Affine, limit: int, rng: np.random.Generator) -> Affin
     except ValueError:
         return affine
     return changed
-
-
-def _changed(model: QuantizedModel, change: Change) -> QuantizedModel:
-    def layer(one: Layer, limit: int) -> Layer:
-        return dataclasses.replace(
-            one,
-            input=change(one.input, limit),
-            recurrent=change(one.recurrent, model.view_limit),
-            backward=one.backward and layer(one.backward, limit),
-        )
-
-    layers = tuple(layer(one, model.view_limit if i else model.input_limit) for i, one in enumerate(model.layers))
-    return dataclasses.replace(model, layers=layers)

@@ -1,7 +1,7 @@
 """Random QuantizedModels for the tests: ordinary ones and adversarial ones, seeded."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import numpy as np
@@ -110,6 +110,21 @@ def with_directions(model: QuantizedModel, both: Sequence[bool]) -> QuantizedMod
 
 def _narrowed(affine: Affine, columns: int) -> Affine:
     return dataclasses.replace(affine, weight=affine.weight[:, :columns])
+
+
+def changed(model: QuantizedModel, change: Callable[[Affine, int], Affine]) -> QuantizedModel:
+    """The model with `change` done to every map of its layers: it gets the map, and the largest magnitude of an input."""
+
+    def layer(one: Layer, limit: int) -> Layer:
+        return dataclasses.replace(
+            one,
+            input=change(one.input, limit),
+            recurrent=change(one.recurrent, model.view_limit),
+            backward=one.backward and layer(one.backward, limit),
+        )
+
+    layers = tuple(layer(one, model.view_limit if i else model.input_limit) for i, one in enumerate(model.layers))
+    return dataclasses.replace(model, layers=layers)
 
 
 def random_input(model: QuantizedModel, steps: int, seed: int, batch: tuple[int, ...] = ()) -> IntArray:

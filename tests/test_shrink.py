@@ -9,28 +9,19 @@ import pytest
 from edgernn.firmware_sim import run
 from edgernn.qmodel import Affine, IntArray, Layer, QuantizedModel
 
-from .models import SCHEMES, VARIANTS, Variant, random_input, random_model
+from .models import SCHEMES, VARIANTS, Variant, changed, random_input, random_model
 from .shrink import shrink
 
 UNIT, HIDDEN = 3, 7
 
 
-def mapped(model: QuantizedModel, change: Callable[[Affine], Affine]) -> QuantizedModel:
-    """The model with every recurrent map changed."""
-
-    def layer(one: Layer) -> Layer:
-        return dataclasses.replace(one, recurrent=change(one.recurrent), backward=one.backward and layer(one.backward))
-
-    return dataclasses.replace(model, layers=tuple(layer(one) for one in model.layers))
-
-
-def without_127(affine: Affine) -> Affine:
+def without_127(affine: Affine, _: int) -> Affine:
     return dataclasses.replace(affine, weight=np.minimum(affine.weight, 126))
 
 
 def faulty(model: QuantizedModel) -> Callable[[IntArray], IntArray]:
-    """An engine that takes the recurrent weight 127 for -127."""
-    wrong = mapped(model, lambda a: dataclasses.replace(a, weight=np.where(a.weight == 127, -127, a.weight)))
+    """An engine that takes the weight 127 for -127."""
+    wrong = changed(model, lambda a, _: dataclasses.replace(a, weight=np.where(a.weight == 127, -127, a.weight)))
     return lambda x: run(wrong, x)[0]
 
 
@@ -47,7 +38,7 @@ def with_127(layer: Layer) -> Layer:
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_a_fault_is_traced_to_its_layer_and_unit(variant: Variant, scheme: str, index: int, backward: bool) -> None:
     model = random_model(5, variant, scheme, hidden_size=HIDDEN, input_size=4, layers=2, bidirectional=True)  # type: ignore[arg-type]
-    model = mapped(model, without_127)
+    model = changed(model, without_127)
     layers = list(model.layers)
     one = layers[index]
     assert one.backward is not None

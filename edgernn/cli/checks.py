@@ -15,8 +15,8 @@ _PIECES = (
     ("tqdm", "tqdm", "progress bars"),
     ("torch", "torch", "train, quantize, and float accuracy in eval and benchmark"),
     ("flatbuffers", "flatbuffers", "export to TFLite"),
-    ("onnx", "onnx", "export to ONNX"),
-    ("ai_edge_litert", "ai-edge-litert", "the engine litert"),
+    ("onnx", "onnx", "export to ONNX, the engine onnx-reference"),
+    ("ai_edge_litert", "ai-edge-litert", "the engines litert, litert-.."),
     ("onnxruntime", "onnxruntime", "the engine onnxruntime"),
     ("tflite_micro", "tflite-micro", "the engine tflm"),
 )
@@ -27,9 +27,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from ..engines import ENGINES
+    from ..engines import ENGINES, missing, tflite_runtime_version
 
     pieces = [_piece(*piece) for piece in _PIECES]
+    gives = "the engines tflite-runtime, tflite-runtime-.."
+    version, cure = tflite_runtime_version(), missing("tflite_runtime")
+    pieces.append({"name": "tflite-runtime", "version": version, "gives": gives, "install": cure})
     engines: list[dict[str, Any]] = [
         {"name": engine.name, "is": engine.about, "reads": engine.suffix or ".ernn", "install": engine.missing()}
         for engine in ENGINES.values()

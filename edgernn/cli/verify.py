@@ -26,6 +26,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    from tqdm import tqdm
+
     from ..engines import ENGINES, select
     from ..qmodel import QuantizedModel
     from ..verify import SLOW_SEQUENCES, SLOW_STEPS, targets, verify
@@ -41,7 +43,9 @@ def run(args: argparse.Namespace) -> int:
     absent = {name: command for name, command in commands.items() if command is not None}
     source, sequences = _sequences(model, args)
     results = []
-    for result in verify(model, targets(model, engines, args.model), sequences, args.seed):
+    found = verify(model, targets(model, engines, args.model), sequences, args.seed)
+    silent = True if args.quiet or args.verbose else None  # None: shown on a terminal alone
+    for result in tqdm(found, "comparisons", unit="", leave=False, disable=silent):
         results.append(result)
         if args.verbose:
             print(f"{result.engine} {result.file or 'fresh export'}, {result.model}: done", file=sys.stderr)

@@ -23,6 +23,8 @@ from ._graphs import stepwise as stepwise
 from ._graphs import whole as whole
 from ._install import TFLITE_RUNTIME
 from ._install import install_command as install_command
+from ._install import missing as missing
+from ._install import tflite_runtime_version as tflite_runtime_version
 from ._runtimes import (
     DEFAULT,
     NO_DELEGATE,

@@ -38,6 +38,11 @@ def missing(package: str) -> str | None:
     return install_command(package) if find_spec(package) is None else None
 
 
+def tflite_runtime_version() -> str | None:
+    """The version of tflite-runtime, or None where it is missing."""
+    return None if _tflite_runtime_missing() else tflite_runtime_worker().version
+
+
 def tflite_runtime_worker() -> Worker:
     """tflite-runtime in a Python of its own: it needs NumPy 1, and Python 3.10 or 3.11."""
     return _worker("tflite-runtime", (str(_tflite_runtime_python()), "-I"), TFLITE_RUNTIME)
