@@ -113,7 +113,7 @@ def _narrowed(affine: Affine, columns: int) -> Affine:
 
 
 def changed(model: QuantizedModel, change: Callable[[Affine, int], Affine]) -> QuantizedModel:
-    """The model with `change` done to every map of its layers: it gets the map, and the largest magnitude of an input."""
+    """The model with `change` done to every map of its layers: of the map and the largest magnitude of an input."""
 
     def layer(one: Layer, limit: int) -> Layer:
         return dataclasses.replace(
