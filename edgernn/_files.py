@@ -23,6 +23,12 @@ _T = TypeVar("_T")
 _HEADER_KEY: Final = "edgernn"
 _CHECKSUM_KEY: Final = "sha256"
 _LARGEST: Final = 2**30  # bytes of a file: a network for a microcontroller has thousands
+_KINDS: Final = {
+    "edgernn.quantized_model": "a quantised model (.ernn)",
+    "edgernn.sequence_model": "a float model (.safetensors)",
+    "edgernn.training_checkpoint": "a training's checkpoint",
+    "edgernn.state": "a saved state",
+}
 _STALE: Final = 3600.0  # seconds after which nobody can still be writing a temporary file
 
 
@@ -98,6 +104,8 @@ def read_tensors(path: str | Path, expected_format: str) -> tuple[Tensors, dict[
     Raises ValueError when the file is missing, foreign, truncated or damaged.
     """
     content = read_bytes(path)  # and not mapped into memory: whoever shortens a mapped file kills its readers
+    if Path(path).suffix in (".tflite", ".onnx"):
+        raise ValueError(f"{path}: is an exported file; name the file that it was made of")
     try:
         tensors = {name: array.copy() for name, array in _unpack(content).items()}
         metadata = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])["__metadata__"]
@@ -110,7 +118,9 @@ def read_tensors(path: str | Path, expected_format: str) -> tuple[Tensors, dict[
     except (SafetensorError, ValueError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(f"{path}: not an edgernn file, or cut short or damaged ({_brief(error)})") from None
     if found != expected_format:
-        raise ValueError(f"{path}: holds {_brief(repr(found))}, but {expected_format!r} is needed here")
+        known = _KINDS.get(found) if isinstance(found, str) else None
+        kind = known or f"of an unknown kind, {_brief(repr(found))}"
+        raise ValueError(f"{path}: is {kind}, but {_KINDS[expected_format]} is needed here")
     if not whole:
         raise ValueError(f"{path}: damaged: its checksum does not match its content; make the file anew")
     return tensors, header

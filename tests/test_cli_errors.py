@@ -97,7 +97,10 @@ WRONG: dict[str, tuple[str, Spoil]] = {
     ),
     # quantize
     "quantize nothing": ("no such file", lambda d: ["quantize", d / "no.safetensors", "--data", "vowels"]),
-    "quantize integers": ("edgernn.sequence_model", lambda d: ["quantize", d / "model.ernn", "--data", "vowels"]),
+    "quantize integers": (
+        "a float model (.safetensors) is needed",
+        lambda d: ["quantize", d / "model.ernn", "--data", "vowels"],
+    ),
     "quantize twice": ("already quantised", lambda d: ["quantize", d / "model.safetensors", "--data", "vowels"]),
     "quantize without data": ("required: --data", lambda d: ["quantize", d / "model.safetensors"]),
     "unknown scheme": ("invalid choice: 'w2a2'", lambda d: ["quantize", d / "m", "--data", "v", "--scheme", "w2a2"]),

@@ -194,7 +194,7 @@ def test_missing_files_and_folders(tmp_path: Path) -> None:
         ({"edgernn": '"text"'}, "damaged"),
         ({"edgernn": "[" * 100_000}, "damaged"),
         ({"edgernn": '{"format": "edgernn.quantized_model"}'}, "without edgernn's header"),
-        ({"edgernn": '{"format": "edgernn.sequence_model", "sha256": ""}'}, "but 'edgernn.quantized_model' is needed"),
+        ({"edgernn": '{"format": "edgernn.sequence_model", "sha256": ""}'}, "a float model .*, but a quantised model"),
         ({"edgernn": '{"format": "edgernn.quantized_model", "sha256": null}'}, "checksum does not match"),
         ({"edgernn": f'{{"format": "edgernn.quantized_model", "sha256": "{"0" * 64}"}}'}, "checksum does not match"),
     ],
@@ -362,7 +362,7 @@ def test_float_model_round_trip(tmp_path: Path, cell: str) -> None:
         (lambda t, h: t.update({"head.bias": np.zeros(2)}), "head.bias must be float32"),
         (lambda t, h: t.update({"head.bias": np.array([0, np.nan], np.float32)}), "head.bias contains NaN"),
         (lambda t, h: h.update(labels=None), "missing or has a wrong type"),
-        (lambda t, h: h.update(format=FILE_FORMAT), "but 'edgernn.sequence_model' is needed here"),
+        (lambda t, h: h.update(format=FILE_FORMAT), "is a quantised model .*, but a float model .* is needed here"),
     ],
 )
 def test_float_model_errors(tmp_path: Path, edit: Edit, message: str) -> None:

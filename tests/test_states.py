@@ -160,7 +160,7 @@ def test_damaged_foreign_and_missing_state_files_are_refused(tmp_path: Path) -> 
     with pytest.raises(ValueError, match="state"):
         model.load_state(path)
     model.save(path)
-    with pytest.raises(ValueError, match=r"edgernn\.state"):
+    with pytest.raises(ValueError, match=r"a saved state is needed"):
         model.load_state(path)
     state = random_state(model, 1)
     model.save_state(path, state)
