@@ -1,7 +1,7 @@
 # make demo   train, prune, quantise, export, verify and benchmark a model on real data
 # make test   lint, types and all tests
 # make test-arm   the engines' aarch64 wheels on the emulated cores of a Raspberry Pi 4 and 5 (10 to 15 minutes, later 5)
-# make soak   10,000 models through every engine, 100,000 damaged files, 300 kills in training and export (about an hour)
+# make soak   10,000 models through every engine, 100,000 damaged files, 300 kills in training and export (half an hour)
 # All make .venv and install what they need first; a second call finds it there.
 
 PYTHON ?= python3
