@@ -118,6 +118,20 @@ def test_quantize_names_its_float_file(capsys: pytest.CaptureFixture[str], mixed
     assert (list(found["models"]), found["notes"]) == (["float", "integers"], [])
 
 
+def test_quantize_removes_the_exports_of_the_integers_that_it_replaces(
+    capsys: pytest.CaptureFixture[str], mixed: Path
+) -> None:
+    argv = ("quantize", mixed.with_suffix(".safetensors"), "--data", "vowels")
+    assert succeed_json(capsys, *argv)["notes"] == []  # over another model, of which there is no export
+    succeed(capsys, "export", mixed, "--form", "sequence", "-q")
+    before = files(mixed.parent)
+    assert succeed_json(capsys, *argv)["notes"] == []  # the same integers again
+    assert files(mixed.parent) == before
+    (note,) = succeed_json(capsys, *argv, "--scheme", "w8a16")["notes"]
+    assert note == f"{mixed.parent}: removed model.tflite, model.onnx, model_weights.onnx of the former model"
+    assert before - files(mixed.parent) == {"model.tflite", "model.onnx", "model_weights.onnx"}
+
+
 def test_other_class_names_are_refused(capsys: pytest.CaptureFixture[str], mixed: Path, tmp_path: Path) -> None:
     model = QuantizedModel.load(mixed)
     replace(model, labels=tuple(reversed(model.labels))).save(mixed)

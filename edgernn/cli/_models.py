@@ -3,6 +3,7 @@
 import argparse
 import hashlib
 from collections.abc import Callable
+from glob import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -14,6 +15,29 @@ if TYPE_CHECKING:
 
 
 FLOAT_KEY: Final = "float_sha256"  # in a .ernn's provenance
+
+
+# The ends of the names of what `export` makes of a .ernn
+EXPORTS: Final = (
+    ".tflite",
+    "_step.tflite",
+    "_stream.tflite",
+    "_T[0-9]*.tflite",
+    "_B[0-9]*.tflite",
+    ".onnx",
+    "_step.onnx",
+    "_weights.onnx",
+)
+
+
+def remove_derived(model_file: Path, *endings: str) -> list[str]:
+    """Remove what was made of a model that is about to be replaced, so that it never lies beside one it was not made
+    of; a note on what that was."""
+    folder, stem = model_file.parent, escape(model_file.stem)
+    found = [path for end in endings for path in sorted(folder.glob(f"{stem}{end}")) if path.is_file()]
+    for path in found:
+        path.unlink()
+    return [f"{folder}: removed {', '.join(path.name for path in found)} of the former model"] if found else []
 
 
 def find_dataset(args: argparse.Namespace, model: "QuantizedModel") -> "Dataset | None":

@@ -2,9 +2,13 @@
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ._options import add_data, add_model, add_seed
 from ._output import emit, table
+
+if TYPE_CHECKING:
+    from ..qmodel import QuantizedModel
 
 HELP = "turn a trained float model into integers without further training"
 
@@ -26,7 +30,7 @@ def run(args: argparse.Namespace) -> int:
     from ..nn import SequenceModel
     from ..quantize import QuantConfig, calibrate, convert, is_prepared, prepare
     from ..train import evaluate
-    from ._models import FLOAT_KEY, check_fit, headline, sha256
+    from ._models import EXPORTS, FLOAT_KEY, check_fit, headline, remove_derived, sha256
 
     model = SequenceModel.load(args.model)
     if is_prepared(model):
@@ -39,10 +43,21 @@ def run(args: argparse.Namespace) -> int:
     made_by = {"data": args.data, "seed": args.seed, "quantized": f"after training, {args.method}"}
     quantized = convert(model, made_by | {FLOAT_KEY: sha256(args.model)})
     output = args.output or args.model.with_suffix(".ernn")
+    removed = [] if _is_same(output, quantized) else remove_derived(output, *EXPORTS)
     quantized.save(output)
     after = evaluate(quantized, dataset.test)
     name, show = headline(model.task)
     rows = [("float", show(before[name])), (f"integers {args.scheme}", show(after[name]))]
-    text = f"{table(('model', f'test {name}'), rows)}\nwrote {output}"
-    emit(args, text, {"path": str(output), "float": before, "integers": after})
+    lines = [table(("model", f"test {name}"), rows), f"wrote {output}", *removed]
+    emit(args, "\n".join(lines), {"path": str(output), "float": before, "integers": after, "notes": removed})
     return 0
+
+
+def _is_same(path: Path, model: "QuantizedModel") -> bool:
+    """Whether the file holds this model, or there is none."""
+    from ..qmodel import QuantizedModel
+
+    try:
+        return not path.exists() or QuantizedModel.load(path).fingerprint == model.fingerprint
+    except ValueError:
+        return False

@@ -12,20 +12,6 @@ if TYPE_CHECKING:
     from ..nn import SequenceModel
     from ..train import TrainConfig
 
-# What is made of model.safetensors: of another model once a new training has replaced that.
-_DERIVED = (
-    "model.ernn",
-    "model.tflite",
-    "model_step.tflite",
-    "model_stream.tflite",
-    "model_T[0-9]*.tflite",
-    "model_B[0-9]*.tflite",
-    "model.onnx",
-    "model_step.onnx",
-    "model_float.onnx",
-    "model_weights.onnx",
-)
-
 HELP = "train a model, with pruning and quantisation-aware training where asked for"
 
 
@@ -68,7 +54,7 @@ def run(args: argparse.Namespace) -> int:
     from ..data import load
     from ..quantize import convert
     from ..train import fit
-    from ._models import FLOAT_KEY, check_folder, sha256
+    from ._models import EXPORTS, FLOAT_KEY, check_folder, remove_derived, sha256
 
     _check(args)
     config = _config(args)
@@ -91,7 +77,7 @@ def run(args: argparse.Namespace) -> int:
     provenance = {"data": args.data, "seed": args.seed, "epochs": args.epochs}
     path, content = folder / "model.safetensors", model.to_bytes(provenance)
     same = path.is_file() and path.read_bytes() == content
-    removed = [] if same else _remove_derived(folder)  # first: they never lie beside a model they were not made of
+    removed = [] if same else remove_derived(path, ".ernn", "_float.onnx", *EXPORTS)  # first, see remove_derived
     write_atomic(path, content)
     files = ["model.safetensors"]
     if config.qat is not None:
@@ -134,14 +120,6 @@ def _unfinished(folder: Path) -> list[str]:
     if not 0 < done < epochs:
         return []
     return [f"{folder}: overwriting a training stopped after epoch {done} of {epochs} (--resume would have gone on)"]
-
-
-def _remove_derived(folder: Path) -> list[str]:
-    """Remove what was made of the folder's former model; a note on what that was."""
-    found = [path for pattern in _DERIVED for path in sorted(folder.glob(pattern)) if path.is_file()]
-    for path in found:
-        path.unlink()
-    return [f"{folder}: removed {', '.join(path.name for path in found)} of the former model"] if found else []
 
 
 def _config(args: argparse.Namespace) -> "TrainConfig":
