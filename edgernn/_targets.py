@@ -96,7 +96,7 @@ def targets(model: QuantizedModel, engines: Sequence[Engine], model_file: Path |
         if engine is not REFERENCE:
             files = [] if model_file is None else list(_files(engine, model_file))
             whole = any(target.batch is None for target in files)
-            found += files if whole else [Target(engine, engine.usual_form(model)), *files]
+            found += files if whole else [Target(engine, engine.forms_of(model)[0]), *files]
     return found
 
 
@@ -104,20 +104,20 @@ def _files(engine: Engine, model_file: Path) -> Iterator[Target]:
     """The files beside the model that this engine reads."""
     for form in engine.forms:
         path = export_path(model_file, form, engine.suffix)
-        if form == "sequence" and engine.fixed:
-            continue
-        if path.exists() and (form == "sequence" or not _has_a_model(path)):
+        fixed = form == "sequence" and engine.fixed
+        if path.exists() and not (fixed or _is_of_another(path, model_file)):
             yield Target(engine, form, path)
     if engine.suffix != ".tflite":
         return
     for path in sorted(model_file.parent.glob(f"{escape(model_file.stem)}_[TB]*.tflite")):
         match = _FIXED.fullmatch(path.stem.removeprefix(model_file.stem))
-        if match is not None and not _has_a_model(path):
+        if match is not None and not _is_of_another(path, model_file):
             steps, batch = (None if number is None else int(number) for number in match.groups())
             if steps is not None or not engine.fixed:
                 yield Target(engine, "sequence", path, steps, batch)
 
 
-def _has_a_model(path: Path) -> bool:
-    """Whether a model has this very name: m_step.tflite is of m_step.ernn then, and not of m.ernn."""
-    return path.with_suffix(".ernn").is_file()
+def _is_of_another(path: Path, model_file: Path) -> bool:
+    """Whether another model has the file's very name: m_step.tflite is of m_step.ernn then, and not of m.ernn."""
+    own = path.with_suffix(".ernn")
+    return own != model_file.with_suffix(".ernn") and own.is_file()

@@ -141,7 +141,7 @@ def contenders(model: QuantizedModel, model_file: Path, float_file: Path | None)
         yield _torch(float_file)
     for engine in ENGINES.values():
         if engine.usual and engine.missing() is None:
-            size = len(engine.export(model, engine.usual_form(model))) if engine.forms else model_file.stat().st_size
+            size = len(engine.export(model, engine.forms_of(model)[0])) if engine.forms else model_file.stat().st_size
             name = f"{engine.name} exact" if engine.suffix == ".onnx" else engine.name
             session, stepper = engine.open(model), None if model.bidirectional else engine.stream(model)
             yield Contender(name, size, session, stepper, model.quantize_input, model.dequantize_output, True)

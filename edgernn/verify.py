@@ -38,13 +38,12 @@ def verify(model: QuantizedModel, chosen: Sequence[Target], sequences: Named, se
         parts = [other.without_head(), *([other] if name == "mixed" else [])]
         others += [(name, part, adversarial_inputs(part, seed, random=2)) for part in parts]
     whole = [("the model", model), *([] if model.head is None else [("hidden states", model.without_head())])]
-    forms = ("sequence",) if model.bidirectional else ("sequence", "step", "stream")
     for engine in dict.fromkeys(target.engine for target in chosen):
         for target in chosen:
             if target.engine is not engine:
                 continue
             yield _guarded(_compare_file if target.path else _compare, model, target, own, "the model")
-            if target.batch is None and target.form in forms:
+            if target.batch is None and target.form in engine.forms_of(model):
                 fresh = replace(target, path=None, steps=target.steps and min(target.steps, STEPS))
                 found = [_guarded(_compare, other, fresh, inputs, name) for name, other, inputs in others]
                 yield _merge(found, "hidden states, adversarial models")
@@ -68,7 +67,7 @@ def _guarded(compare: _Compare, model: QuantizedModel, target: Target, sequences
 def _compare_file(model: QuantizedModel, target: Target, sequences: Named, name: str) -> Result:
     """Check the file as it lies there. One whose graph is not this model's is not run: runtimes can crash on it."""
     assert target.path is not None
-    if model.bidirectional and target.form != "sequence":
+    if target.form not in target.engine.forms_of(model):
         problem = (
             f"{target.path.name} is of another model: a bidirectional one has no form {target.form}; delete the file"
         )

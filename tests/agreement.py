@@ -26,14 +26,14 @@ _ORACLE_MAX = 30_000  # multiplications: it is written in plain Python
 def compare(seeds: Iterable[int]) -> Tally:
     """The tally of these cases: each through the oracle where it is affordable, and through every installed engine."""
     tally = Tally()
+    present = [(number, engine) for number, engine in enumerate(ENGINES.values()) if engine.missing() is None]
     for seed in seeds:
         tally.cases += 1
         case = draw(seed)
         _compare_oracle(tally, case)
         _compare_training(tally, case)
-        for number, engine in enumerate(ENGINES.values()):
-            if engine.missing() is None:
-                _compare_engine(tally, case, engine, np.random.default_rng([seed, number]))
+        for number, engine in present:
+            _compare_engine(tally, case, engine, np.random.default_rng([seed, number]))
     return tally
 
 
@@ -41,7 +41,7 @@ def forms_of(engine: Engine, model: QuantizedModel) -> list[str]:
     """The ways to feed this model to that engine."""
     if engine.name == "numba":
         return ["batch"] if model.bidirectional else ["batch", "step", "chunks"]
-    forms = [form for form in engine.forms if form == "sequence" or not model.bidirectional]
+    forms = engine.forms_of(model)
     return [*forms, "batch", "chunks"] if "step" in forms else [*forms, "batch"]
 
 

@@ -144,14 +144,15 @@ def test_looped_step_equals_the_sequence(cell: Variant, scheme: Scheme, head: He
         assert np.array_equal(out["y"], whole[:, t]), f"seed 51, step {t}"
 
 
+@pytest.mark.parametrize(("seed", "cell", "bidirectional"), [(61, "lstm", False), (241, "gru", True)])
 @pytest.mark.parametrize("run", [run_ort, run_reference])
-def test_lengths_of_zero_and_beyond_the_end(run: Runtime) -> None:
-    """An empty sequence reads the state zero; a length beyond the end is the end."""
-    model = random_model(61, "lstm", head="last", hidden_size=7)
+def test_lengths_of_zero_and_beyond_the_end(run: Runtime, seed: int, cell: Variant, bidirectional: bool) -> None:
+    """An empty sequence reads the state zero, in both directions; a length beyond the end is the end."""
+    model = random_model(seed, cell, head="last", hidden_size=7, bidirectional=bidirectional)
     assert model.head is not None
-    x = random_input(model, 4, 61, (2,))
+    x = random_input(model, 4, seed, (2,))
     y = run(to_onnx(model), {"x": x, "lengths": np.array([0, 99], np.int32)})["y"]
-    empty = oracle.affine(model.head.dense, [0] * 7)
+    empty = oracle.affine(model.head.dense, [0] * model.head.dense.columns)
     assert y[0].tolist() == [oracle.clamp(oracle.round_shift(v, 8), 8) for v in empty]
     assert np.array_equal(y[1], oracle.run(model, x[1]))
 

@@ -60,18 +60,6 @@ def test_several_threads_give_the_integers_of_one() -> None:
     assert np.array_equal(one[:1], oracle.run_batch(model, x[:1], lengths[:1].tolist())), "seed 231"
 
 
-@pytest.mark.parametrize("run", [run_ort, run_reference])
-def test_lengths_of_zero_and_beyond_the_end(run: Runtime) -> None:
-    """In both directions an empty sequence leaves the state zero, and a length beyond the end is the end."""
-    model = random_model(241, "gru", head="last", hidden_size=7, bidirectional=True)
-    assert model.head is not None
-    x = random_input(model, 4, 241, (2,))
-    y = run(to_onnx(model), {"x": x, "lengths": np.array([0, 99], np.int32)})["y"]
-    empty = oracle.affine(model.head.dense, [0] * 14)
-    assert y[0].tolist() == [oracle.clamp(oracle.round_shift(v, 8), 8) for v in empty]
-    assert np.array_equal(y[1], oracle.run(model, x[1]))
-
-
 # ---- the file --------------------------------------------------------------------------------------------------------
 
 

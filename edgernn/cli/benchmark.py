@@ -18,10 +18,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from importlib.util import find_spec
-
     from ..benchmark import benchmark, contenders
-    from ..engines import ENGINES, install_command
+    from ..engines import ENGINES, missing
     from ..qmodel import QuantizedModel
     from ._models import float_file, headline, require_dataset
 
@@ -30,9 +28,8 @@ def run(args: argparse.Namespace) -> int:
     path, notes = float_file(args.model, model)
     rows = benchmark(model, list(contenders(model, args.model, path)), dataset.test, args.sequences)
     commands = {name: engine.missing() for name, engine in ENGINES.items() if engine.usual}
+    commands["torch float"] = None if path is None else missing("torch")
     absent = {name: command for name, command in commands.items() if command is not None}
-    if path is not None and find_spec("torch") is None:
-        absent["torch float"] = install_command("torch")
     reference = rows[0].name  # torch float where it is at hand, else the kernel
     first, show = headline(model.task)
     equal = {True: "yes", False: "NO", None: "-"}

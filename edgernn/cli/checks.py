@@ -51,18 +51,17 @@ def run(args: argparse.Namespace) -> int:
 def _piece(package: str, distribution: str, gives: str) -> dict[str, Any]:
     """A package: its version, None where it is missing, and then the command that installs it."""
     from importlib.metadata import PackageNotFoundError, version
-    from importlib.util import find_spec
 
-    from ..engines import install_command
+    from ..engines import missing
 
-    installed = find_spec(package) is not None
+    cure = missing(package)
     try:
-        release = version(distribution) if installed else None
+        release = version(distribution) if cure is None else None
     except PackageNotFoundError:
         release = "unknown"
     return {
         "name": distribution,
         "version": release,
         "gives": gives,
-        "install": None if installed else install_command(package),
+        "install": cure,
     }

@@ -20,9 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from importlib.util import find_spec
-
-    from ..engines import install_command
+    from ..engines import missing
     from ..metrics import evaluate
     from ..qmodel import QuantizedModel
     from ._models import float_file, headline, require_dataset
@@ -30,8 +28,9 @@ def run(args: argparse.Namespace) -> int:
     quantized = QuantizedModel.load(args.model)
     dataset = require_dataset(args, quantized)
     path, notes = float_file(args.model, quantized)
-    missing = {} if path is None or find_spec("torch") is not None else {"torch": install_command("torch")}
-    measured = {} if path is None or missing else _in_torch(path, dataset)
+    cure = None if path is None else missing("torch")
+    absent = {} if cure is None else {"torch": cure}
+    measured = {} if path is None or absent else _in_torch(path, dataset)
     measured["integers"] = evaluate(quantized, dataset.test)
 
     first, show = headline(quantized.task)
@@ -44,8 +43,8 @@ def run(args: argparse.Namespace) -> int:
     lines += notes
     if path is None and not notes:
         lines.append(f"no float model beside {args.model}: {args.model.with_suffix('.safetensors').name} is missing")
-    lines += [f"not installed: {name}, which would add the float rows ({how})" for name, how in missing.items()]
-    emit(args, "\n".join(lines), {"data": dataset.name, "models": measured, "missing": missing, "notes": notes})
+    lines += [f"not installed: {name}, which would add the float rows ({how})" for name, how in absent.items()]
+    emit(args, "\n".join(lines), {"data": dataset.name, "models": measured, "missing": absent, "notes": notes})
     return 0
 
 

@@ -107,8 +107,8 @@ def _check(args: argparse.Namespace) -> None:
 def _name(args: argparse.Namespace) -> str:
     """Of the default folder: vowels-gru-32, vowels-gru-before-2x32-bidirectional."""
     size = f"{args.layers}x{args.hidden}" if args.layers > 1 else f"{args.hidden}"
-    variants = ("-before" * args.reset_before, "-bidirectional" * args.bidirectional)
-    return f"{Path(args.data).name}-{args.cell}{variants[0]}-{size}{variants[1]}"
+    cell = f"{args.cell}{'-before' if args.reset_before else ''}"
+    return f"{Path(args.data).name}-{cell}-{size}{'-bidirectional' if args.bidirectional else ''}"
 
 
 def _unfinished(folder: Path) -> list[str]:

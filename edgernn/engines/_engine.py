@@ -43,9 +43,9 @@ class Engine:
         packages = [self.package, *_EXPORTERS.get(self.suffix, ())]
         return next((cure for cure in map(missing, packages) if cure is not None), None)
 
-    def usual_form(self, model: QuantizedModel) -> Form:
-        """The first of `forms` that there is of this model."""
-        return "sequence" if model.bidirectional else self.forms[0]
+    def forms_of(self, model: QuantizedModel) -> tuple[Form, ...]:
+        """Those of `forms` that there are of this model, the usual one first."""
+        return tuple(form for form in self.forms if form == "sequence" or not model.bidirectional)
 
     def open(self, model: QuantizedModel, form: Form | None = None, content: bytes | None = None) -> Session:
         """A function from x [T, input_size] to [output_size], or to [T, output_size] for an output at every step.
@@ -60,7 +60,7 @@ class Engine:
             from ..firmware_sim import run as kernel
 
             return lambda x: kernel(model, x)[0]
-        form = form or self.usual_form(model)
+        form = form or self.forms_of(model)[0]
         if form == "sequence":
             session = whole(self._sequences(model, content))
         else:

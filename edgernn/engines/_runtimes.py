@@ -79,8 +79,28 @@ def _with_arena(make: Callable[..., Any], content: bytes) -> Any:
             arena *= 2
 
 
-class OnnxRuntime:
+class _OnnxGraph:
+    """A graph whose `_runner` takes names and arrays and gives its outputs in order; it keeps nothing to reset."""
+
+    title: str
+    inputs: Specs
+    outputs: list[str]
+    _runner: Any
+
+    def __call__(self, feeds: Tensors) -> Tensors:
+        try:
+            return dict(zip(self.outputs, self._runner.run(None, feeds), strict=True))
+        except Exception as error:  # of many kinds that share no other base
+            raise RuntimeError(f"{self.title} stopped: {error}") from None
+
+    def reset(self) -> None:
+        pass
+
+
+class OnnxRuntime(_OnnxGraph):
     """ONNX Runtime, on one thread of the CPU."""
+
+    title = "ONNX Runtime"
 
     def __init__(self, content: bytes) -> None:
         import onnxruntime  # type: ignore[import-untyped]
@@ -89,27 +109,20 @@ class OnnxRuntime:
         options.intra_op_num_threads = options.inter_op_num_threads = 1
         options.log_severity_level = 4
         try:
-            self._session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+            self._runner = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # ONNX Runtime's exceptions share no other base
-            raise ValueError(f"ONNX Runtime refuses the file: {error}") from None
-        self.inputs: Specs = {
+            raise ValueError(f"{self.title} refuses the file: {error}") from None
+        self.inputs = {
             entry.name: (_sizes(entry.shape), entry.type.removeprefix("tensor(").removesuffix(")"))
-            for entry in self._session.get_inputs()
+            for entry in self._runner.get_inputs()
         }
-        self.outputs = [entry.name for entry in self._session.get_outputs()]
-
-    def __call__(self, feeds: Tensors) -> Tensors:
-        try:
-            return dict(zip(self.outputs, self._session.run(None, feeds), strict=True))
-        except Exception as error:
-            raise RuntimeError(f"ONNX Runtime stopped: {error}") from None
-
-    def reset(self) -> None:
-        pass
+        self.outputs = [entry.name for entry in self._runner.get_outputs()]
 
 
-class OnnxReference:
+class OnnxReference(_OnnxGraph):
     """The reference implementation that comes with the ONNX standard, in Python and NumPy."""
+
+    title = "ONNX's reference evaluator"
 
     def __init__(self, content: bytes) -> None:
         import onnx
@@ -117,11 +130,11 @@ class OnnxReference:
 
         try:
             model = onnx.load_model_from_string(content)
-            self._evaluator = ReferenceEvaluator(model)
+            self._runner = ReferenceEvaluator(model)
         except Exception as error:  # protobuf and onnx raise many kinds
-            raise ValueError(f"ONNX's reference evaluator refuses the file: {error}") from None
+            raise ValueError(f"{self.title} refuses the file: {error}") from None
         types = {value.name: value.type.tensor_type for value in model.graph.input}
-        self.inputs: Specs = {
+        self.inputs = {
             name: (
                 _sizes([dim.dim_value or dim.dim_param for dim in kind.shape.dim]),
                 onnx.helper.tensor_dtype_to_np_dtype(kind.elem_type).name if kind.elem_type else "",
@@ -129,15 +142,6 @@ class OnnxReference:
             for name, kind in types.items()
         }
         self.outputs = [value.name for value in model.graph.output]
-
-    def __call__(self, feeds: Tensors) -> Tensors:
-        try:
-            return dict(zip(self.outputs, self._evaluator.run(None, feeds), strict=True))
-        except Exception as error:
-            raise RuntimeError(f"ONNX's reference evaluator stopped: {error}") from None
-
-    def reset(self) -> None:
-        pass
 
 
 def _sizes(shape: Iterable[int | str | None]) -> tuple[int, ...]:
