@@ -1,0 +1,138 @@
+/* Two rows' weights packed in a half-word, 256 * a + b, for cores that multiply two half-words at once: M4, M7, M33.
+ *
+ * A word holds them for two columns. `both` sums (256 * a + b) * x, `low` sums b * x; 256 times the sum of a * x is
+ * their difference: one unpacking for four products. All stays within 32 bits as long as |sum| < 2^23, which whoever
+ * packs the weights makes sure of; what does not fit is packed as single bytes instead (ERN_WIDE).
+ *
+ * The stream of a block of four rows, in words: what the accumulators start from, weights, multipliers. */
+
+typedef int16_t ern_operand;
+ERN_INLINE ern_operand ern_view(int32_t h) { return (ern_operand)(ERN_W8A16 ? h : ern_view8(h)); }
+
+typedef struct {
+  const uint32_t *words;
+} ern_stream;
+
+#define ERN_PACKED 8 /* in place of a left shift: packed half-words, whose sums come times 2^8 */
+
+#define ERN_IN __attribute__((unused)) /* an argument that assembly reads */
+
+/* Sums of single bytes. A word holds a row's weights of four columns in the order 0, 2, 1, 3. */
+#if defined(ERN_DSP)
+
+#define ERN_QUAD                                                                                                       \
+  "ldmia r0!, {r4-r7}\n"                                                                                               \
+  "ldrd r8, r9, [r1], #8\n"                                                                                            \
+  "smlad r10, r4, r8, r10\n"                                                                                           \
+  "sxtb16 r4, r4\n"                                                                                                    \
+  "smlad r12, r5, r8, r12\n"                                                                                           \
+  "sxtb16 r5, r5\n"                                                                                                    \
+  "smlad r11, r4, r8, r11\n"                                                                                           \
+  "smlad lr, r5, r8, lr\n"                                                                                             \
+  "smlad r10, r6, r9, r10\n"                                                                                           \
+  "sxtb16 r6, r6\n"                                                                                                    \
+  "smlad r12, r7, r9, r12\n"                                                                                           \
+  "sxtb16 r7, r7\n"                                                                                                    \
+  "smlad r11, r6, r9, r11\n"                                                                                           \
+  "smlad lr, r7, r9, lr\n"
+
+/* Four packed rows; returns where the next block starts. v: quads * 4 values, at an address divisible by 4. */
+__attribute__((naked, noinline)) static const uint32_t *ern_packed4(ERN_IN const uint32_t *words,
+                                                                    ERN_IN const ern_operand *v, ERN_IN int quads,
+                                                                    ERN_IN int32_t *out) {
+  __asm__ volatile(
+      ".syntax unified\n"
+      "push {r4-r11, lr}\n"
+      "ldmia r0!, {r10-r12, lr}\n"
+      "lsrs r2, r2, #1\n"
+      "bcc 1f\n" ERN_QUAD
+      "cbz r2, 2f\n"
+      "1:\n" ERN_QUAD ERN_QUAD
+      "subs r2, #1\n"
+      "bne 1b\n"
+      "2:\n"
+      "ldmia r0!, {r4-r7}\n"
+      "sub r10, r10, r11\n"
+      "sub r12, r12, lr\n"
+      "lsl r11, r11, #8\n"
+      "lsl lr, lr, #8\n"
+      "smmulr r10, r10, r4\n"
+      "smmulr r11, r11, r5\n"
+      "smmulr r12, r12, r6\n"
+      "smmulr lr, lr, r7\n"
+      "ssat r10, #16, r10\n"
+      "ssat r11, #16, r11\n"
+      "ssat r12, #16, r12\n"
+      "ssat lr, #16, lr\n"
+      "stmia r3, {r10-r12, lr}\n"
+      "pop {r4-r11, pc}\n");
+}
+
+#define ERN_ROW(weights, sum)                                                                                          \
+  "sxtb16 r3, " weights "\n"                                                                                           \
+  "sxtb16 " weights ", " weights ", ror #8\n"                                                                          \
+  "smlad " sum ", r3, r8, " sum "\n"                                                                                   \
+  "smlad " sum ", " weights ", r9, " sum "\n"
+
+__attribute__((naked, noinline)) static const uint32_t *ern_wide4(ERN_IN const uint32_t *words,
+                                                                  ERN_IN const ern_operand *v, ERN_IN int quads,
+                                                                  ERN_IN int32_t *sums) {
+  __asm__ volatile(
+      ".syntax unified\n"
+      "push {r3-r11, lr}\n"
+      "ldmia r0!, {r10-r12, lr}\n"
+      "1:\n"
+      "ldmia r0!, {r4-r7}\n"
+      "ldrd r8, r9, [r1], #8\n" ERN_ROW("r4", "r10") ERN_ROW("r5", "r11") ERN_ROW("r6", "r12") ERN_ROW("r7", "lr")
+      "subs r2, #1\n"
+      "bne 1b\n"
+      "pop {r3}\n"
+      "stmia r3, {r10-r12, lr}\n"
+      "pop {r4-r11, pc}\n");
+}
+
+#else
+
+static const uint32_t *ern_packed4(const uint32_t *words, const ern_operand *v, int quads, int32_t *out) {
+  uint32_t both[2] = {words[0], words[2]}, low[2] = {words[1], words[3]};
+  int pair, column;
+  words += 4;
+  for (column = 0; column < 4 * quads; column += 2, words += 2) {
+    for (pair = 0; pair < 2; pair++) {
+      int32_t first = (int16_t)(words[pair] & 0xFFFFu), second = (int16_t)(words[pair] >> 16);
+      both[pair] += (uint32_t)(first * v[column]) + (uint32_t)(second * v[column + 1]);
+      low[pair] += (uint32_t)((int8_t)(first & 255) * v[column]) + (uint32_t)((int8_t)(second & 255) * v[column + 1]);
+    }
+  }
+  for (pair = 0; pair < 2; pair++) {
+    out[2 * pair] = ern_requantize((int32_t)(both[pair] - low[pair]), (int32_t)words[2 * pair], 0);
+    out[2 * pair + 1] = ern_requantize((int32_t)(low[pair] << 8), (int32_t)words[2 * pair + 1], 0);
+  }
+  return words + 4;
+}
+
+static const uint32_t *ern_wide4(const uint32_t *words, const ern_operand *v, int quads, int32_t *sums) {
+  int row, quad;
+  for (row = 0; row < 4; row++) {
+    sums[row] = (int32_t)words[row];
+    for (quad = 0; quad < quads; quad++) {
+      uint32_t word = words[4 + 4 * quad + row];
+      const ern_operand *x = v + 4 * quad;
+      sums[row] += (int8_t)(word & 255u) * x[0] + (int8_t)(word >> 16 & 255u) * x[1];
+      sums[row] += (int8_t)(word >> 8 & 255u) * x[2] + (int8_t)(word >> 24) * x[3];
+    }
+  }
+  return words + 4 + 4 * quads;
+}
+#endif
+
+/* Four rows of a dense map, requantized: out[row] = sat16((bias + weights . v) * multiplier). columns: a multiple of 4. */
+ERN_INLINE void ern_dense4(ern_stream *stream, const ern_operand *v, int columns, int left, int32_t out[4]) {
+  int n;
+  if (left == ERN_PACKED) {
+    stream->words = ern_packed4(stream->words, v, columns / 4, out);
+    return;
+  }
+  stream->words = ern_wide4(stream->words, v, columns / 4, out);
+  for (n = 0; n < 4; n++) out[n] = ern_requantize(out[n], (int32_t)*stream->words++, left);
+}

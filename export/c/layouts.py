@@ -1,0 +1,148 @@
+"""How a layout packs the rows of dense maps: arrays as a kernel in `kernels/` reads them.
+
+A block is four rows of a map. Every layout writes blocks one after another, in the order in which the cell needs them.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, NamedTuple, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from ...qmodel import Affine
+
+Array: TypeAlias = npt.NDArray[np.integer[Any]]
+
+BLOCK: Final = 4
+GENERAL: Final = -1  # ERN_GENERAL
+PACKED: Final = 8  # ERN_PACKED: also the left shift that packed sums come with
+_LARGEST_LEFT: Final = 8
+
+
+class Block(NamedTuple):
+    """Four rows of a map; -1 where a block is filled up with rows of zeros. left: how its multipliers are written."""
+
+    affine: Affine
+    rows: tuple[int, ...]
+    left: int
+
+    def take(self, values: Array) -> Array:
+        """values [rows, ..] -> int64 [4, ..]."""
+        rows = np.array(self.rows)
+        chosen = values[rows].astype(np.int64)
+        chosen[rows < 0] = 0
+        return chosen
+
+    def weights(self, columns: int) -> Array:
+        """int64 [4, columns], the columns beyond the map's zero."""
+        chosen = self.take(self.affine.weight)
+        return np.pad(chosen, ((0, 0), (0, columns - chosen.shape[1])))
+
+    def multipliers(self) -> Array:
+        """int64 [4], as `ern_requantize` reads them."""
+        multiplier, shift = self.take(self.affine.multiplier), self.take(self.affine.shift)
+        if self.left == GENERAL:
+            return multiplier << 8 | np.where(shift == 0, 17, shift)  # a row of zeros has no shift
+        return np.where(shift == 0, 0, multiplier << np.maximum(32 - self.left - shift, 0))
+
+
+@dataclass(frozen=True)
+class Layout:
+    """One way to hold weights.
+
+    kernels: the files it is made of, in order. arrays: the C types of the stream's arrays, and pack: their values.
+    unit: operands are padded to a multiple of it. wide: operands are int16 in w8a8 too.
+    """
+
+    name: str
+    kernels: tuple[str, ...]
+    table: str
+    arrays: dict[str, str]
+    pack: Callable[[Sequence[Block], int], list[Array]]
+    left: Callable[[Affine, int], int]
+    unit: int = 1
+    wide: bool = False
+
+    def columns(self, count: int) -> int:
+        return -(-count // self.unit) * self.unit
+
+
+def high_word(affine: Affine, limit: int) -> int:
+    """The smallest left shift of the sums with which every multiplier is a fraction of 2^32, or GENERAL."""
+    bound = int(affine.accumulator_bound(limit).max())
+    for left in range(_LARGEST_LEFT + 1):
+        if 16 - left <= affine.shift.min() and affine.shift.max() <= 32 - left and bound << left < 2**31:
+            return left
+    return GENERAL
+
+
+def packed_or_high_word(affine: Affine, limit: int) -> int:
+    """PACKED where two rows' sums can share a word, else as `high_word`."""
+    fits = limit == 128 and affine.accumulator_bound(limit).max() < 2**23 and affine.shift.max() <= 24
+    return PACKED if fits else high_word(affine, limit)
+
+
+def interleaved(blocks: Sequence[Block], unit: int) -> list[Array]:
+    """weights [columns][4] of every block, and rows: 4 biases, 4 multipliers."""
+    weights = [block.weights(_columns(block, unit)).T for block in blocks]
+    return [_joined(weights, np.int8), _joined([_rows(block) for block in blocks], np.int32)]
+
+
+def half_words(blocks: Sequence[Block], unit: int) -> list[Array]:
+    """The stream of layout_dsp.h."""
+    parts: list[Array] = []
+    for block in blocks:
+        weights, bias = block.weights(_columns(block, unit)), block.take(block.affine.bias)
+        if block.left == PACKED:
+            first, second = slice(0, None, 2), slice(1, None, 2)
+            both = 256 * bias[first] + bias[second]
+            half = 256 * weights[first] + weights[second]  # [pairs, columns]
+            words = (half[:, 0::2] & 0xFFFF) | (half[:, 1::2] & 0xFFFF) << 16
+            parts += [np.stack([both, bias[second]], axis=1), words.T]
+        else:
+            quads = weights.reshape(BLOCK, -1, 4) & 0xFF
+            words = quads[..., 0] | quads[..., 2] << 8 | quads[..., 1] << 16 | quads[..., 3] << 24
+            parts += [bias, words.T]
+        parts.append(block.multipliers())
+    return [_joined(parts, np.uint32)]
+
+
+def _rows(block: Block) -> Array:
+    return np.concatenate([block.take(block.affine.bias), block.multipliers()])
+
+
+def _columns(block: Block, unit: int) -> int:
+    return -(-block.affine.columns // unit) * unit
+
+
+def _joined(parts: Sequence[Array], dtype: type[np.integer[Any]]) -> Array:
+    joined = np.concatenate([part.ravel() for part in parts])
+    return (joined & np.iinfo(np.uint32).max if dtype == np.uint32 else joined).astype(dtype)
+
+
+_BYTES: Final = {"weights": "int8_t", "rows": "int32_t"}
+
+LAYOUTS: Final[dict[str, Layout]] = {
+    layout.name: layout
+    for layout in (
+        Layout(
+            "generic",
+            ("activation_small.h", "requantize_high.h", "layout_generic.h"),
+            "small",
+            _BYTES,
+            interleaved,
+            high_word,
+        ),
+        Layout(
+            "dsp",
+            ("activation_fast.h", "requantize_high.h", "layout_dsp.h"),
+            "fast",
+            {"words": "uint32_t"},
+            half_words,
+            packed_or_high_word,
+            unit=4,
+            wide=True,
+        ),
+    )
+}

@@ -1,0 +1,35 @@
+"""The sigmoid table as the kernels index it: an entry's value in the upper half of a word, its slope in the lower."""
+
+import numpy as np
+
+from ...fixedpoint import SIGMOID_TABLE
+from .layouts import Array
+
+
+def tables(kind: str) -> dict[str, Array]:
+    """uint32 arrays by their names in C: of kernels/activation_small.h or kernels/activation_fast.h."""
+    return {"ern_table": _one_side()} if kind == "small" else _both_sides()
+
+
+def _one_side() -> Array:
+    """[257]. From 255 on sigmoid is 32767 / 32768; tanh reads 0 .. 254."""
+    value = np.append(SIGMOID_TABLE[:255], [SIGMOID_TABLE[254]] * 2)
+    slope = np.append(np.diff(SIGMOID_TABLE), [0, 0])
+    return _words(value, slope)
+
+
+def _both_sides() -> dict[str, Array]:
+    """[512] each, of the intervals -256 .. 255, the values less 1/2; an interval's lower end is its value's."""
+    above, slope = SIGMOID_TABLE[:255] - 32768, np.diff(SIGMOID_TABLE)
+    below = -(SIGMOID_TABLE[255:0:-1] - 32768)
+    value = np.concatenate([[-32767], below, above, [32767]])
+    slopes = np.concatenate([[0], slope[::-1], slope, [0]])
+    ends = value.copy()
+    ends[[0, 1, -1]] = -32766, -32766, 32766  # sigmoid stays within 1 / 32768 .. 32767 / 32768
+    flat = slopes.copy()
+    flat[1] = 0
+    return {"ern_sigmoid_table": _words(ends + 1, flat), "ern_tanh_table": _words(value, slopes)}
+
+
+def _words(value: Array, slope: Array) -> Array:
+    return ((value & 0xFFFF) << 16 | slope).astype(np.uint32)
