@@ -68,13 +68,19 @@ def operand_type(model: QuantizedModel, layout: Layout) -> str:
 
 
 def buffers(model: QuantizedModel, layout: Layout) -> dict[str, int]:
-    """The operands of products, beside the states: how many values."""
-    inputs = max(layout.columns(layer.input_size) for layer in model.layers)
-    views = max(layout.columns(padded(layer.output_size)) for layer in model.layers)
-    sizes = {"input": inputs, "view": views}
-    if any(not layer.reset_after for layer in model.layers):
-        sizes["reset"] = views
-    return sizes
+    """The operands of products, beside the states: how many values. The input and the view of h lie side by side."""
+    views = view_size(model, layout)
+    before = [] if all(layer.reset_after for layer in model.layers) else [("reset", views)]
+    return dict([("operands", input_size(model, layout) + views), *before])
+
+
+def input_size(model: QuantizedModel, layout: Layout) -> int:
+    """What the widest layer reads, padded."""
+    return max(layout.columns(layer.input_size) for layer in model.layers)
+
+
+def view_size(model: QuantizedModel, layout: Layout) -> int:
+    return max(layout.columns(padded(layer.output_size)) for layer in model.layers)
 
 
 def _fields(model: QuantizedModel, layout: Layout) -> Iterator[str]:

@@ -7,6 +7,7 @@ from typing import Final
 import numpy as np
 
 from ...qmodel import QuantizedModel
+from .header import input_size
 from .layouts import GENERAL, Array, Layout
 from .network import Part, padded
 from .tables import tables
@@ -22,6 +23,8 @@ def source(model: QuantizedModel, name: str, layout: Layout, parts: list[Part]) 
         f'#include "{name}.h"',
         "",
         f"#define ERN_W8A16 {int(model.scheme == 'w8a16')}",
+        "",
+        f"#define ERN_INPUT {input_size(model, layout)} /* values of input before the view of the hidden state */",
         "",
         kernel("common.h"),
         *(array(table, "uint32_t", values) for table, values in tables(layout.table).items()),
@@ -67,25 +70,30 @@ def _stream(part: Part, layout: Layout) -> str:
 
 def _functions(model: QuantizedModel, name: str, layout: Layout, parts: list[Part]) -> Iterator[str]:
     for part in parts:
-        yield from _head(name, part, layout) if part.layer is None else _step(name, part)
+        yield from _head(name, part, layout) if part.layer is None else _step(name, part, layout)
     yield from _reset(model, name)
     if model.bidirectional:
         yield from _run_both_ways(model, name, parts)
     else:
-        yield from _run(model, name, parts)
+        yield from _run(model, name, layout, parts)
 
 
-def _step(name: str, part: Part) -> Iterator[str]:
-    """One step of a direction: `operand` is what it reads, beside the view of its own state."""
+def _step(name: str, part: Part, layout: Layout) -> Iterator[str]:
+    """One step of a direction, whose operand lies before the view of its own state."""
     assert part.layer is not None
     cell = "gru_reset_before" if not part.layer.reset_after else part.layer.cell
     reset = ["state->reset"] if not part.layer.reset_after else []
-    arguments = ", ".join([f"&{part.name}", "operand", "state->view", *reset, *(f"state->{s}" for s in part.states)])
-    yield f"ERN_APART void {name}_{part.name}({name}_state_t *state, const ern_operand *operand) {{"
-    yield f"  ern_view_of(state->{part.states[0]}, {padded(part.layer.hidden_size)}, state->view);"
+    arguments = ", ".join([f"&{part.name}", operand(part, layout), *reset, *(f"state->{s}" for s in part.states)])
+    yield f"ERN_APART void {name}_{part.name}({name}_state_t *state) {{"
+    yield f"  ern_view_of(state->{part.states[0]}, {padded(part.layer.hidden_size)}, state->operands + ERN_INPUT);"
     yield f"  ern_{cell}_step({arguments});"
     yield "}"
     yield ""
+
+
+def operand(part: Part, layout: Layout) -> str:
+    """Where a part's input is in memory: just before the view of the hidden state."""
+    return f"state->operands + ERN_INPUT - {layout.columns(part.maps[0].columns)}"
 
 
 def _head(name: str, part: Part, layout: Layout) -> Iterator[str]:
@@ -106,17 +114,18 @@ def _reset(model: QuantizedModel, name: str) -> Iterator[str]:
     yield ""
 
 
-def _run(model: QuantizedModel, name: str, parts: list[Part]) -> Iterator[str]:
+def _run(model: QuantizedModel, name: str, layout: Layout, parts: list[Part]) -> Iterator[str]:
     layers = [part for part in parts if part.layer is not None]
     upper = name.upper()
     yield f"static void {name}_advance({name}_state_t *state, const {name}_input_t *x) {{"
+    yield f"  ern_operand *operand = {operand(layers[0], layout)};"
     yield "  int n;"
-    yield f"  for (n = 0; n < {model.input_size}; n++) state->input[n] = x[n];"
+    yield f"  for (n = 0; n < {model.input_size}; n++) operand[n] = x[n];"
     for part in layers:
         if part.index:
-            before = layers[part.index - 1]
-            yield f"  ern_view_of(state->{before.states[0]}, {model.layers[part.index - 1].hidden_size}, state->input);"
-        yield f"  {name}_{part.name}(state, state->input);"
+            before = layers[part.index - 1].states[0]
+            yield f"  ern_view_of(state->{before}, {part.maps[0].columns}, {operand(part, layout)});"
+        yield f"  {name}_{part.name}(state);"
     yield "}"
     yield ""
     yield f"static void {name}_answer({name}_state_t *state, {name}_output_t *y) {{"
@@ -126,8 +135,8 @@ def _run(model: QuantizedModel, name: str, parts: list[Part]) -> Iterator[str]:
         yield "  int n;"
         yield f"  for (n = 0; n < {size}; n++) y[n] = state->{last.states[0]}[n];"
     else:
-        yield f"  ern_view_of(state->{last.states[0]}, {size}, state->view);"
-        yield f"  {name}_head(state->view, y);"
+        yield f"  ern_view_of(state->{last.states[0]}, {size}, state->operands);"
+        yield f"  {name}_head(state->operands, y);"
     yield "}"
     yield ""
     yield f"void {name}_step({name}_state_t *state, const {name}_input_t *x, {name}_output_t *y) {{"

@@ -4,26 +4,39 @@
 
 typedef int32_t ern_gate;
 
-/* Both walk along an interval: multiples of 32768 (the entry's upper half), and of its lower half. */
-ERN_INLINE int32_t ern_interval(uint32_t entry, int32_t position, int32_t base) {
+/* An entry's value, and its slope times a position: `bits` of p, taken from below and put below bit 15. */
 #if defined(ERN_DSP)
-  int32_t sum, weights = (int32_t)0x80000000;
-  weights |= position;
-  __asm__("smlsd %0, %1, %2, %3" : "=r"(sum) : "r"(entry), "r"(weights), "r"(base));
-  return sum;
+#define ERN_INTERPOLATE(entry, p, bits, base)                                                                          \
+  int32_t sum, weights = -0x7FFFFFFF - 1;                                                                              \
+  __asm__("bfi %0, %1, #15 - " #bits ", #" #bits : "+r"(weights) : "r"(p));                                            \
+  __asm__("smlsd %0, %1, %2, %3" : "=r"(sum) : "r"(entry), "r"(weights), "r"(base));                                   \
+  return sum
 #else
-  return ((int32_t)entry >> 16) * 32768 + (int32_t)(entry & 0xFFFFu) * position + base;
+#define ERN_INTERPOLATE(entry, p, bits, base)                                                                          \
+  return ((int32_t)entry >> 16) * 32768 + (int32_t)(entry & 0xFFFFu) * ((p & ((1 << bits) - 1)) << (15 - bits)) + base
 #endif
+ERN_INLINE int32_t ern_interpolate7(uint32_t entry, int32_t p, int32_t base) { ERN_INTERPOLATE(entry, p, 7, base); }
+ERN_INLINE int32_t ern_interpolate6(uint32_t entry, int32_t p, int32_t base) { ERN_INTERPOLATE(entry, p, 6, base); }
+
+/* Where interval 0 is. Hidden from compilers that would add it to every index instead. */
+ERN_INLINE const uint32_t *ern_middle(const uint32_t *table) {
+  table += 256;
+#if defined(__GNUC__)
+  __asm__("" : "+r"(table));
+#endif
+  return table;
 }
 
+/* sigmoid(sat16(p)) */
 ERN_INLINE ern_gate ern_sigmoid(int32_t p) {
   int32_t saturated = ern_sat16(p), interval = saturated >> 7;
-  return ern_interval(ern_sigmoid_table[256 + interval], (saturated & 127) << 8, 0x40000000 + interval);
+  return ern_interpolate7(ern_middle(ern_sigmoid_table)[interval], saturated, 0x40000000 + interval);
 }
 
+/* tanh(sat16(p)); it is 1 beyond 15 bits */
 ERN_INLINE int32_t ern_tanh(int32_t p) {
-  int32_t saturated = ern_sat15(p), interval = saturated >> 6; /* beyond 15 bits is 1 */
-  return ern_interval(ern_tanh_table[256 + interval], (saturated & 63) << 9, 0x4000 + interval) >> 15;
+  int32_t saturated = ern_sat15(p), interval = saturated >> 6;
+  return ern_interpolate6(ern_middle(ern_tanh_table)[interval], saturated, 0x4000 + interval) >> 15;
 }
 
 /* round_shift(gate * v, e), e >= 15 */

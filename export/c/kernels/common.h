@@ -7,10 +7,14 @@
 #define ERN_INLINE static inline __attribute__((always_inline))
 #define ERN_APART static __attribute__((noinline))
 #define ERN_ALIGNED __attribute__((aligned(16)))
+#define ERN_ROLLED _Pragma("GCC unroll 1")
+#define ERN_UNROLLED _Pragma("GCC unroll 4")
 #else
 #define ERN_INLINE static inline
 #define ERN_APART static
 #define ERN_ALIGNED
+#define ERN_ROLLED
+#define ERN_UNROLLED
 #endif
 
 #if defined(__GNUC__) && defined(__ARM_FEATURE_DSP) && defined(__thumb2__)
@@ -22,11 +26,23 @@ typedef char ern_needs_32_bit_int[sizeof(int) >= 4 ? 1 : -1];
 
 #define ERN_GENERAL (-1) /* in place of a left shift: multipliers of any size, see ern_requantize_general */
 
-/* Compilers make one instruction of these where the core has one. */
-ERN_INLINE int32_t ern_clamp(int32_t v, int32_t low, int32_t high) { return v < low ? low : v > high ? high : v; }
-ERN_INLINE int32_t ern_sat16(int32_t v) { return ern_clamp(v, -32768, 32767); }
-ERN_INLINE int32_t ern_sat15(int32_t v) { return ern_clamp(v, -16384, 16383); }
-ERN_INLINE int32_t ern_sat8(int32_t v) { return ern_clamp(v, -128, 127); }
+/* v, saturated to 8, 15 or 16 bits. */
+#if defined(__GNUC__) && defined(__ARM_FEATURE_SAT)
+#define ERN_SATURATE(bits, v)                                                                                          \
+  int32_t saturated;                                                                                                   \
+  __asm__("ssat %0, #" bits ", %1" : "=r"(saturated) : "r"(v));                                                        \
+  return saturated
+ERN_INLINE int32_t ern_sat16(int32_t v) { ERN_SATURATE("16", v); }
+ERN_INLINE int32_t ern_sat15(int32_t v) { ERN_SATURATE("15", v); }
+ERN_INLINE int32_t ern_sat8(int32_t v) { ERN_SATURATE("8", v); }
+#else
+#define ERN_SATURATE(bound, v) return v < -bound ? -bound : v >= bound ? bound - 1 : v
+ERN_INLINE int32_t ern_sat16(int32_t v) { ERN_SATURATE(32768, v); }
+ERN_INLINE int32_t ern_sat15(int32_t v) { ERN_SATURATE(16384, v); }
+ERN_INLINE int32_t ern_sat8(int32_t v) { ERN_SATURATE(128, v); }
+#endif
+
+ERN_INLINE int32_t ern_clamp(int32_t v, int32_t bound) { return v < -bound ? -bound : v > bound ? bound : v; }
 
 /* v * 2^n without shifting a negative value left, which C leaves undefined. */
 ERN_INLINE int32_t ern_shift_left(int32_t v, int n) { return (int32_t)((uint32_t)v << n); }
@@ -42,7 +58,7 @@ ERN_INLINE int32_t ern_round_shift(int32_t product, int32_t sign, int e) {
 ERN_INLINE int32_t ern_requantize_general(int32_t acc, int32_t packed) {
   int32_t multiplier = packed >> 8, shift = packed & 255, high;
   if (shift < 17) {
-    acc = ern_shift_left(ern_clamp(acc, -(1 << (shift + 1)), 1 << (shift + 1)), 17 - shift);
+    acc = ern_shift_left(ern_clamp(acc, 1 << (shift + 1)), 17 - shift);
     shift = 17;
   }
   high = (acc >> 16) * multiplier + (int32_t)(((uint32_t)acc & 0xFFFFu) * (uint32_t)multiplier >> 16);

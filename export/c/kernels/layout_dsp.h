@@ -36,35 +36,60 @@ typedef struct {
   "smlad r11, r6, r9, r11\n"                                                                                           \
   "smlad lr, r7, r9, lr\n"
 
+#define ERN_QUADS                                                                                                      \
+  "ldmia r0!, {r10-r12, lr}\n"                                                                                         \
+  "lsrs r2, r2, #1\n"                                                                                                  \
+  "bcc 1f\n" ERN_QUAD                                                                                                  \
+  "1: lsrs r2, r2, #1\n"                                                                                               \
+  "bcc 2f\n" ERN_QUAD ERN_QUAD                                                                                         \
+  "2: beq.w 4f\n"                                                                                                      \
+  "3:\n" ERN_QUAD ERN_QUAD ERN_QUAD ERN_QUAD                                                                           \
+  "subs r2, #1\n"                                                                                                      \
+  "bne 3b\n"                                                                                                           \
+  "4:\n"                                                                                                               \
+  "ldmia r0!, {r4-r7}\n"                                                                                               \
+  "sub r10, r10, r11\n"                                                                                                \
+  "sub r12, r12, lr\n"                                                                                                 \
+  "lsl r11, r11, #8\n"                                                                                                 \
+  "lsl lr, lr, #8\n"                                                                                                   \
+  "smmulr r10, r10, r4\n"                                                                                              \
+  "smmulr r11, r11, r5\n"                                                                                              \
+  "smmulr r12, r12, r6\n"                                                                                              \
+  "smmulr lr, lr, r7\n"                                                                                                \
+  "ssat r10, #16, r10\n"                                                                                               \
+  "ssat r11, #16, r11\n"                                                                                               \
+  "ssat r12, #16, r12\n"                                                                                               \
+  "ssat lr, #16, lr\n"
+
 /* Four packed rows; returns where the next block starts. v: quads * 4 values, at an address divisible by 4. */
 __attribute__((naked, noinline)) static const uint32_t *ern_packed4(ERN_IN const uint32_t *words,
                                                                     ERN_IN const ern_operand *v, ERN_IN int quads,
                                                                     ERN_IN int32_t *out) {
   __asm__ volatile(
       ".syntax unified\n"
-      "push {r4-r11, lr}\n"
-      "ldmia r0!, {r10-r12, lr}\n"
-      "lsrs r2, r2, #1\n"
-      "bcc 1f\n" ERN_QUAD
-      "cbz r2, 2f\n"
-      "1:\n" ERN_QUAD ERN_QUAD
-      "subs r2, #1\n"
-      "bne 1b\n"
-      "2:\n"
-      "ldmia r0!, {r4-r7}\n"
-      "sub r10, r10, r11\n"
-      "sub r12, r12, lr\n"
-      "lsl r11, r11, #8\n"
-      "lsl lr, lr, #8\n"
-      "smmulr r10, r10, r4\n"
-      "smmulr r11, r11, r5\n"
-      "smmulr r12, r12, r6\n"
-      "smmulr lr, lr, r7\n"
-      "ssat r10, #16, r10\n"
-      "ssat r11, #16, r11\n"
-      "ssat r12, #16, r12\n"
-      "ssat lr, #16, lr\n"
+      "push {r4-r11, lr}\n" ERN_QUADS
       "stmia r3, {r10-r12, lr}\n"
+      "pop {r4-r11, pc}\n");
+}
+
+/* The sum of two packed blocks of four rows, whose operands lie one after the other. quads: of the first in the lower
+ * half, of the second in the upper. */
+__attribute__((naked, noinline)) static const uint32_t *ern_packed_sum4(ERN_IN const uint32_t *words,
+                                                                        ERN_IN const ern_operand *v, ERN_IN int quads,
+                                                                        ERN_IN int32_t *out) {
+  __asm__ volatile(
+      ".syntax unified\n"
+      "push {r2, r4-r11, lr}\n"
+      "uxth r2, r2\n" ERN_QUADS
+      "stmia r3, {r10-r12, lr}\n"
+      "pop {r2}\n"
+      "lsrs r2, r2, #16\n" ERN_QUADS
+      "ldmia r3, {r4-r7}\n"
+      "add r4, r4, r10\n"
+      "add r5, r5, r11\n"
+      "add r6, r6, r12\n"
+      "add r7, r7, lr\n"
+      "stmia r3, {r4-r7}\n"
       "pop {r4-r11, pc}\n");
 }
 
@@ -111,6 +136,15 @@ static const uint32_t *ern_packed4(const uint32_t *words, const ern_operand *v, 
   return words + 4;
 }
 
+static const uint32_t *ern_packed_sum4(const uint32_t *words, const ern_operand *v, int quads, int32_t *out) {
+  int32_t second[4];
+  int n, first = quads & 0xFFFF;
+  words = ern_packed4(words, v, first, out);
+  words = ern_packed4(words, v + 4 * first, quads >> 16, second);
+  for (n = 0; n < 4; n++) out[n] += second[n];
+  return words;
+}
+
 static const uint32_t *ern_wide4(const uint32_t *words, const ern_operand *v, int quads, int32_t *sums) {
   int row, quad;
   for (row = 0; row < 4; row++) {
@@ -135,4 +169,18 @@ ERN_INLINE void ern_dense4(ern_stream *stream, const ern_operand *v, int columns
   }
   stream->words = ern_wide4(stream->words, v, columns / 4, out);
   for (n = 0; n < 4; n++) out[n] = ern_requantize(out[n], (int32_t)*stream->words++, left);
+}
+
+/* The sum of two such maps, of operands that lie one after the other. */
+ERN_INLINE void ern_sum4(ern_stream *stream, const ern_operand *v, int columns, int left, int next_columns,
+                         int next_left, int32_t out[4]) {
+  int32_t second[4];
+  int n;
+  if (left == ERN_PACKED && next_left == ERN_PACKED) {
+    stream->words = ern_packed_sum4(stream->words, v, columns / 4 | next_columns / 4 << 16, out);
+    return;
+  }
+  ern_dense4(stream, v, columns, left, out);
+  ern_dense4(stream, v + columns, next_columns, next_left, second);
+  for (n = 0; n < 4; n++) out[n] += second[n];
 }

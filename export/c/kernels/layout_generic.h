@@ -31,3 +31,13 @@ ERN_INLINE void ern_dense4(ern_stream *stream, const ern_operand *v, int columns
   stream->weights = w;
   stream->rows = rows + 8;
 }
+
+/* The sum of two such maps, of operands that lie one after the other. */
+ERN_INLINE void ern_sum4(ern_stream *stream, const ern_operand *v, int columns, int left, int next_columns,
+                         int next_left, int32_t out[4]) {
+  int32_t second[4];
+  int n;
+  ern_dense4(stream, v, columns, left, out);
+  ern_dense4(stream, v + columns, next_columns, next_left, second);
+  for (n = 0; n < 4; n++) out[n] += second[n];
+}
