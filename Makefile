@@ -14,7 +14,11 @@ TRAIN := $(BIN)/edgernn train --data vowels --cell gru --hidden 32 --noise 0.5
 OLDER := $(shell for p in $(PYTHON) python3.11 python3.10; do \
   $$p -c 'import sys; sys.exit(sys.version_info[:2] not in ((3, 10), (3, 11)))' 2>/dev/null && echo $$p && break; done)
 
-.PHONY: demo test test-arm soak check bench clean
+# The compilers and emulators of firmware. Debian's packages, installed by `make tools` where they are missing
+TOOLS := arm-none-eabi-gcc riscv64-unknown-elf-gcc qemu-system-arm qemu-system-riscv32
+PACKAGES := gcc-arm-none-eabi gcc-riscv64-unknown-elf qemu-system-arm qemu-system-misc
+
+.PHONY: demo test test-arm soak tools check bench clean
 .DELETE_ON_ERROR:
 
 demo: .venv/installed
@@ -25,16 +29,22 @@ demo: .venv/installed
 	$(BIN)/edgernn verify $(RUN)-sparse/model.ernn
 	$(BIN)/edgernn benchmark $(RUN)-sparse/model.ernn
 
-test: check .venv/tflite-runtime/installed
+test: check tools .venv/tflite-runtime/installed
 	$(BIN)/python -m pytest -n 2 -q
 
 test-arm: .venv/installed
 	$(BIN)/python -m tests.arm
 
-soak: .venv/installed .venv/tflite-runtime/installed
+soak: tools .venv/installed .venv/tflite-runtime/installed
 	$(BIN)/python -m tests.soak --models 10000 $(if $(TABLE),--write $(TABLE))
 	$(BIN)/python -m tests.soak_files --files 100000
 	$(BIN)/python -m tests.soak_kills --kills 300
+
+tools:
+	@for tool in $(TOOLS); do command -v $$tool >/dev/null || missing=yes; done; test -z "$$missing" || \
+	  { command -v apt-get >/dev/null && as_root=$$(test "$$(id -u)" = 0 || echo sudo) && $$as_root apt-get update -qq && \
+	    $$as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $(PACKAGES) >/dev/null; } || \
+	  { echo "install $(TOOLS), for instance by: apt install $(PACKAGES)" >&2; exit 1; }
 
 check: .venv/installed
 	$(BIN)/ruff check

@@ -11,7 +11,7 @@ import numpy as np
 
 from ._adversarial import Named
 from ._places import Difference
-from .engines import ENGINES, Engine, Form, Session, export_path
+from .engines import ENGINES, EmulatedEngine, Engine, Form, Session, export_path
 from .qmodel import IntArray, QuantizedModel
 
 REFERENCE: Final = ENGINES["numba"]
@@ -20,6 +20,7 @@ _FIXED: Final = re.compile(r"(?:_T([1-9]\d{0,8}))?(?:_B([1-9]\d{0,8}))?")  # of 
 
 SLOW_SEQUENCES: Final = 4  # what an engine that is slow is given: the first and last of the sequences, ..
 SLOW_STEPS: Final = 6  # .. and so many steps of each
+COMPILED_ADVERSARIAL: Final = "mixed"  # the one of the adversarial models that an engine is given that compiles each
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,13 @@ class Target:
     path: Path | None = None
     steps: int | None = None
     batch: int | None = None
+
+    @property
+    def file(self) -> str | None:
+        """The file's name; of a C source, which all have the same, with its folder."""
+        if self.path is None:
+            return None
+        return f"{self.path.parent.name}/{self.path.name}" if self.path.suffix == ".c" else self.path.name
 
     def open(self, model: QuantizedModel, content: bytes | None = None) -> Session:
         """A function from x to the engine's integers. Raises ValueError when the engine refuses the file."""
@@ -58,7 +66,8 @@ class Target:
 
     def result(self, model: str) -> "Result":
         """A result of nothing yet."""
-        return Result(self.engine.name, self.path.name if self.path else None, model, 0, 0, 0)
+        model += ", step by step" if self.engine.suffix == ".c" and self.form == "step" else ""  # of the same file
+        return Result(self.engine.name, self.file, model, 0, 0, 0)
 
     def failed(self, model: str, problem: object) -> "Result":
         return replace(self.result(model), problem=str(problem))
@@ -70,6 +79,7 @@ class Result:
     an engine over a padded batch of the model's sequences.
 
     problem: what is wrong and where, in words; None when all is equal. Integers: how many outputs were compared.
+    skipped: why there was nothing to compare although nothing is wrong, or None.
     """
 
     engine: str
@@ -80,6 +90,7 @@ class Result:
     differences: int
     first: Difference | None = None
     problem: str | None = None
+    skipped: str | None = None
 
 
 def targets(model: QuantizedModel, engines: Sequence[Engine], model_file: Path | None = None) -> list[Target]:
@@ -96,12 +107,17 @@ def targets(model: QuantizedModel, engines: Sequence[Engine], model_file: Path |
         if engine is not REFERENCE:
             files = [] if model_file is None else list(_files(engine, model_file))
             whole = any(target.batch is None for target in files)
-            found += files if whole else [Target(engine, engine.forms_of(model)[0]), *files]
+            forms = engine.forms_of(model) if engine.compiled else engine.forms_of(model)[:1]
+            found += files if whole else [*(Target(engine, form) for form in forms), *files]
     return found
 
 
 def _files(engine: Engine, model_file: Path) -> Iterator[Target]:
     """The files beside the model that this engine reads."""
+    if isinstance(engine, EmulatedEngine):
+        for source in _sources(engine, model_file):
+            yield from (Target(engine, form, source) for form in engine.forms)
+        return
     for form in engine.forms:
         path = export_path(model_file, form, engine.suffix)
         fixed = form == "sequence" and engine.fixed
@@ -115,6 +131,13 @@ def _files(engine: Engine, model_file: Path) -> Iterator[Target]:
             steps, batch = (None if number is None else int(number) for number in match.groups())
             if steps is not None or not engine.fixed:
                 yield Target(engine, "sequence", path, steps, batch)
+
+
+def _sources(engine: EmulatedEngine, model_file: Path) -> Iterator[Path]:
+    """The C sources of the model, each in the folder of its target beside the model, that this core runs."""
+    for target in engine.targets:
+        folder = model_file.with_name(f"{model_file.stem}_{target}")
+        yield from (path for path in sorted(folder.glob("*.c")) if not path.stem.endswith("_test"))
 
 
 def _is_of_another(path: Path, model_file: Path) -> bool:

@@ -16,13 +16,15 @@ from ._changes import changes
 from ._files import read_bytes
 from ._places import Difference as Difference
 from ._places import Opener, cause, difference, first_difference
+from ._sources import source_problem
+from ._targets import COMPILED_ADVERSARIAL as COMPILED_ADVERSARIAL
 from ._targets import REFERENCE as REFERENCE
 from ._targets import SLOW_SEQUENCES as SLOW_SEQUENCES
 from ._targets import SLOW_STEPS as SLOW_STEPS
 from ._targets import Result as Result
 from ._targets import Target as Target
 from ._targets import targets as targets
-from .engines import Engine
+from .engines import EmulatedEngine, Engine
 from .qmodel import IntArray, QuantizedModel
 
 
@@ -35,18 +37,22 @@ def verify(model: QuantizedModel, chosen: Sequence[Target], sequences: Named, se
     own = [*sequences, *adversarial_inputs(model, seed)]
     others = [("hidden states", model.without_head(), own)]  # all of them: an output of the last step tells little
     for name, other in adversarial_models(model, seed):
-        parts = [other.without_head(), *([other] if name == "mixed" else [])]
+        parts = [other.without_head(), *([other] if name == COMPILED_ADVERSARIAL else [])]
         others += [(name, part, adversarial_inputs(part, seed, random=2)) for part in parts]
+    few = [others[0], next(one for one in others if one[0] == COMPILED_ADVERSARIAL)]  # each has to be compiled
     whole = [("the model", model), *([] if model.head is None else [("hidden states", model.without_head())])]
     for engine in dict.fromkeys(target.engine for target in chosen):
+        done = set()
         for target in chosen:
             if target.engine is not engine:
                 continue
             yield _guarded(_compare_file if target.path else _compare, model, target, own, "the model")
-            if target.batch is None and target.form in engine.forms_of(model):
-                fresh = replace(target, path=None, steps=target.steps and min(target.steps, STEPS))
-                found = [_guarded(_compare, other, fresh, inputs, name) for name, other, inputs in others]
-                yield _merge(found, "hidden states, adversarial models")
+            fresh = replace(target, path=None, steps=target.steps and min(target.steps, STEPS))
+            if target.batch is None and target.form in engine.forms_of(model) and fresh not in done:
+                done.add(fresh)
+                given = few if engine.compiled else others
+                found = [_guarded(_compare, other, fresh, inputs, name) for name, other, inputs in given]
+                yield _merge(found, fresh.result("hidden states, adversarial models").model)
         together = Target(engine, "sequence", batch=SLOW_SEQUENCES if engine.slow else len(own))
         yield _merge([_guarded(_compare, part, together, own, name) for name, part in whole], "a padded batch")
 
@@ -57,10 +63,12 @@ _Answer = tuple[int, IntArray, IntArray, _Locate]  # how many sequences, the ker
 
 
 def _guarded(compare: _Compare, model: QuantizedModel, target: Target, sequences: Named, name: str) -> Result:
-    """The result, or the problem that came up instead."""
+    """The result, or what came up instead."""
     try:
         return compare(model, target, sequences, name)
     except (ValueError, RuntimeError, OSError) as error:
+        if isinstance(error, MemoryError):  # a device that is too small for the model is no difference
+            return replace(target.result(name), skipped=str(error))
         return target.failed(name, error)
 
 
@@ -72,6 +80,8 @@ def _compare_file(model: QuantizedModel, target: Target, sequences: Named, name:
             f"{target.path.name} is of another model: a bidirectional one has no form {target.form}; delete the file"
         )
         return target.failed(name, problem)
+    if isinstance(target.engine, EmulatedEngine):
+        return _compare_source(model, target, target.engine, sequences, name)
     content, fresh = read_bytes(target.path), target.export(model)
     if content == fresh:
         return _compare(model, target, sequences, name, content)
@@ -93,6 +103,18 @@ def _compare_file(model: QuantizedModel, target: Target, sequences: Named, name:
         return target.failed(name, f"{problem} ({error})")
     effect = f"; {result.problem}" if result.problem else " (without effect on what was compared)"
     return replace(result, problem=problem + effect)
+
+
+def _compare_source(
+    model: QuantizedModel, target: Target, engine: EmulatedEngine, sequences: Named, name: str
+) -> Result:
+    """Check a C source as it lies there. One that is not the model's export is not run: a firmware can ask the emulator
+    to do anything on this computer."""
+    assert target.path is not None
+    problem = source_problem(engine, model, target.path)
+    if problem is not None:
+        return target.failed(name, f"{target.path.parent.name}: {problem} (not run)")
+    return _compare(model, target, sequences, name, read_bytes(target.path))
 
 
 def _compare(
@@ -183,6 +205,7 @@ def _merge(results: Sequence[Result], name: str) -> Result:
         sequences=sum(result.sequences for result in results),
         integers=sum(result.integers for result in results),
         differences=sum(result.differences for result in results),
+        skipped=next((result.skipped for result in results if result.skipped), None),
     )
 
 

@@ -54,8 +54,11 @@ RULES = {
     "_places": Rule({"engines", "qmodel"}, {"numpy"}),
     "_targets": Rule({"_adversarial", "_places", "engines", "qmodel"}, {"numpy"}),
     "verify": Rule(
-        {"_adversarial", "_artifacts", "_changes", "_files", "_places", "_targets", "engines", "qmodel"}, {"numpy"}
+        {"_adversarial", "_artifacts", "_changes", "_files", "_places", "_sources", "_targets", "engines", "qmodel"},
+        {"numpy"},
     ),
+    "_sources": Rule({"_artifacts", "_files", "engines", "qmodel"}, {"numpy"}),
+    "simulate": Rule({"export", "firmware_sim", "qmodel"}, {"numpy"}),
 }
 
 

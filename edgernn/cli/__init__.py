@@ -16,6 +16,7 @@ VERBS: Final = (
     "verify",
     "eval",
     "benchmark",
+    "simulate",
     "inspect",
     "run",
     "checks",

@@ -1,6 +1,7 @@
 """checks: what is installed here, and what each missing piece would give."""
 
 import argparse
+from collections.abc import Iterator
 from typing import Any
 
 from ._output import emit, table
@@ -33,19 +34,33 @@ def run(args: argparse.Namespace) -> int:
     gives = "the engines tflite-runtime, tflite-runtime-.."
     version, cure = tflite_runtime_version(), missing("tflite_runtime")
     pieces.append({"name": "tflite-runtime", "version": version, "gives": gives, "install": cure})
+    programs = list(_programs())
     engines: list[dict[str, Any]] = [
         {"name": engine.name, "is": engine.about, "reads": engine.suffix or ".ernn", "install": engine.missing()}
         for engine in ENGINES.values()
     ]
-    packages = [(p["name"], p["version"] or "missing", p["gives"], p["install"] or "") for p in pieces]
+    packages, tools = (
+        [(p["name"], p["version"] or "missing", p["gives"], p["install"] or "") for p in found]
+        for found in (pieces, programs)
+    )
     rows = [(e["name"], "no" if e["install"] else "yes", e["is"], e["reads"], e["install"] or "") for e in engines]
     text = [
         table(("package", "version", "gives", "install with"), packages),
         "",
+        table(("program", "version", "gives", "install with"), tools),
+        "",
         table(("engine", "installed", "is", "reads", "install with"), rows),
     ]
-    emit(args, "\n".join(text), {"packages": pieces, "engines": engines})
+    emit(args, "\n".join(text), {"packages": pieces, "programs": programs, "engines": engines})
     return 0
+
+
+def _programs() -> Iterator[dict[str, Any]]:
+    """The compilers and emulators, as `_piece` has the packages."""
+    from ..firmware_sim.emulation import PROGRAMS, install_command, version
+
+    for name, (gives, _) in PROGRAMS.items():
+        yield {"name": name, "version": version(name), "gives": gives, "install": install_command((name,))}
 
 
 def _piece(package: str, distribution: str, gives: str) -> dict[str, Any]:

@@ -1,10 +1,11 @@
-"""export: a quantised model as .tflite and .onnx files."""
+"""export: a quantised model as .tflite and .onnx files, or as C."""
 
 import argparse
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from . import _firmware as firmware
 from ._models import check_folder, float_file
 from ._options import add_model, names, positive_int
 from ._output import emit, table
@@ -12,15 +13,18 @@ from ._output import emit, table
 if TYPE_CHECKING:
     from ..qmodel import QuantizedModel
 
-HELP = "write a quantised model as .tflite and .onnx files"
-FORMATS = ("tflite", "onnx")
+HELP = "write a quantised model as .tflite and .onnx files, or as C for firmware"
+FORMATS = ("tflite", "onnx", "c")
+USUAL_FORMATS = ("tflite", "onnx")
 FORMS = ("sequence", "step", "stream")
 USUAL_FORMS = ("sequence", "step")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_model(parser)
-    parser.add_argument("--format", type=names, default=FORMATS, metavar="F,..", help="tflite, onnx (default both)")
+    parser.add_argument(
+        "--format", type=names, default=USUAL_FORMATS, metavar="F,..", help="tflite, onnx, c (default tflite,onnx)"
+    )
     parser.add_argument(
         "--form",
         type=names,
@@ -41,6 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="sequence form for TFLite that takes N sequences at once, and their lengths: MODEL_BN.tflite, with "
         "--steps M MODEL_TM_BN.tflite",
     )
+    firmware.add_arguments(parser)
     parser.add_argument("-o", "--output", type=Path, metavar="DIR", help="folder to write into (default MODEL's)")
 
 
@@ -50,6 +55,7 @@ def run(args: argparse.Namespace) -> int:
 
     _check(args.format, FORMATS, "format")
     _check(args.form or (), FORMS, "form")
+    firmware.check(args)
     notes = _check_forms(args)
     model = QuantizedModel.load(args.model)
     args.form = args.form or (USUAL_FORMS[:1] if model.bidirectional else USUAL_FORMS)
@@ -57,7 +63,8 @@ def run(args: argparse.Namespace) -> int:
     path, about_float = float_file(args.model, model) if "onnx" in args.format else (None, [])
     notes += about_float
     contents = {folder / name: content for name, content in _exports(model, path, args)}
-    check_folder(folder)
+    for parent in sorted({path.parent for path in contents}):
+        check_folder(parent)
     for path, content in contents.items():
         write_atomic(path, content)
     files = [{"path": str(path), "bytes": len(content)} for path, content in contents.items()]
@@ -72,6 +79,8 @@ def _exports(model: "QuantizedModel", path: Path | None, args: argparse.Namespac
     from ..engines import export_path, fixed_path
     from ..floatmodel import FloatModel
 
+    if "c" in args.format:
+        yield from firmware.exports(model, args)
     for form in args.form:
         if "tflite" in args.format and form == "sequence":
             name = fixed_path(args.model, args.steps, args.batch).name

@@ -35,9 +35,12 @@ def run(args: argparse.Namespace) -> int:
     model = QuantizedModel.load(args.model)
     engines = select(args.engines)
     cut = [
-        f"{engine.name} is slow: given at most {SLOW_SEQUENCES} sequences, and {SLOW_STEPS} steps of each"
-        for engine in engines
-        if engine.slow
+        *_about_compiled([engine.name for engine in engines if engine.compiled]),
+        *(
+            f"{engine.name} is slow: given at most {SLOW_SEQUENCES} sequences, and {SLOW_STEPS} steps of each"
+            for engine in engines
+            if engine.slow
+        ),
     ]
     commands = {} if args.engines else {name: engine.missing() for name, engine in ENGINES.items()}
     absent = {name: command for name, command in commands.items() if command is not None}
@@ -54,12 +57,27 @@ def run(args: argparse.Namespace) -> int:
         for result in results
         if result.problem
     ]
+    skipped = list(dict.fromkeys(f"{result.engine}: {result.skipped}" for result in results if result.skipped))
+    if args.engines:  # asked for, and not done
+        failures += skipped
     if args.quiet and failures and not args.json:
         print(*(f"edgernn verify: {failure}" for failure in failures), sep="\n", file=sys.stderr)
     data: dict[str, Any] = {"ok": not failures, "data": source, "results": [asdict(result) for result in results]}
-    notes = [*cut, *(f"not installed: {name} ({command})" for name, command in absent.items())]
+    notes = [
+        *cut,
+        *(f"not compared: {reason}" for reason in skipped if not args.engines),
+        *(f"not installed: {name} ({command})" for name, command in absent.items()),
+    ]
     emit(args, _text(results, failures, source, notes), data | {"missing": absent, "notes": cut})
     return 1 if failures else 0
+
+
+def _about_compiled(names: list[str]) -> list[str]:
+    from ..verify import COMPILED_ADVERSARIAL
+
+    if not names:
+        return []
+    return [f"{', '.join(names)}: compiled for each model, given one adversarial model ({COMPILED_ADVERSARIAL})"]
 
 
 def _sequences(model: "QuantizedModel", args: argparse.Namespace) -> "tuple[str, Named]":

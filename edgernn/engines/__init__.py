@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
+from ._emulated import EmulatedEngine as EmulatedEngine
 from ._engine import Engine as Engine
 from ._engine import Form as Form
 from ._graphs import BatchSession as BatchSession
@@ -39,6 +40,7 @@ from ._runtimes import (
 from ._worker import Tensors as Tensors
 
 _LITERT: Final = "ai_edge_litert"
+_CORES: Final = ("cortex-m0", "cortex-m3", "cortex-m4", "cortex-m7", "cortex-m33", "cortex-m55", "rv32imc")
 _ONNX_FORMS: Final[tuple[Form, ...]] = ("sequence", "step")
 
 
@@ -51,6 +53,11 @@ def _tflite(
 
 def _tflite_runtime(name: str, about: str, resolver: str) -> Engine:
     return _tflite(name, f"tflite-runtime, {about}", TFLITE_RUNTIME, partial(tflite_runtime, resolver=resolver))
+
+
+def _emulated(core: str) -> EmulatedEngine:
+    about = f"C for {core}, emulated by QEMU"
+    return EmulatedEngine(f"qemu-{core}", about, "", ".c", ("sequence", "step"), compiled=True, core=core)
 
 
 ENGINES: Final[dict[str, Engine]] = {
@@ -67,6 +74,7 @@ ENGINES: Final[dict[str, Engine]] = {
         _tflite("tflm", "TensorFlow Lite Micro", "tflite_micro", Tflm, fixed=True, usual=True),
         Engine("onnxruntime", "ONNX Runtime", "onnxruntime", ".onnx", _ONNX_FORMS, OnnxRuntime, usual=True),
         Engine("onnx-reference", "ONNX's reference evaluator", "onnx", ".onnx", _ONNX_FORMS, OnnxReference, slow=True),
+        *map(_emulated, _CORES),
     )
 }
 
@@ -93,3 +101,8 @@ def fixed_path(model_file: Path, steps: int | None = None, batch: int | None = N
     """Where `edgernn export --steps --batch` puts a TFLite sequence form: model_T20.tflite, model_T20_B8.tflite, .."""
     fixed = (f"_{letter}{number}" for letter, number in (("T", steps), ("B", batch)) if number is not None)
     return model_file.with_name(f"{model_file.stem}{''.join(fixed)}.tflite")
+
+
+def firmware_folder(model_file: Path, target: str) -> Path:
+    """Where `edgernn export --format c` puts a model's C for a target: model_cortex-m4/ beside model.ernn, .."""
+    return model_file.with_name(f"{model_file.stem}_{target}")

@@ -20,11 +20,11 @@ _KEPT: Final = 128  # files of fixed shapes that an open engine keeps ready
 
 @dataclass(frozen=True)
 class Engine:
-    """A runtime, or (without `load`) the Numba kernel.
+    """A runtime, or (without a suffix) the Numba kernel.
 
     package: what is imported for it. forms: the files it reads, its usual form first. fixed: it reads a TFLite sequence
     only where its number of steps is fixed. usual: one of the few that stand for their kind, for instance in a table.
-    slow: too slow to be given much.
+    slow: too slow to be given much. compiled: each model takes a compiler's run, too long to be given many of them.
     """
 
     name: str
@@ -36,6 +36,7 @@ class Engine:
     fixed: bool = False
     usual: bool = False
     slow: bool = False
+    compiled: bool = False
 
     def missing(self) -> str | None:
         """What to do to have this engine and the exporter of its files here, most often a command that installs one;
@@ -55,7 +56,7 @@ class Engine:
         bidirectional model has not (the kernel takes neither form nor file); the function raises it for a wrong type
         or shape of x, and RuntimeError when the runtime stops.
         """
-        if self.load is None:
+        if not self.suffix:
             self._check_no_file(form, content)
             from ..firmware_sim import run as kernel
 
@@ -73,7 +74,7 @@ class Engine:
         `content` is a sequence file that takes batches of N, or where no sequence ends before T one that takes N.
         Raises ValueError as `open` does, here and there.
         """
-        if self.load is None:
+        if not self.suffix:
             self._check_no_file(None, content)
             from ..firmware_sim import run_batch
 
@@ -90,7 +91,7 @@ class Engine:
         """The model one step at a time, with its states kept in between; in the form step, or stream where `form` says
         so. Raises ValueError as `open` does."""
         model.check_streaming()
-        if self.load is None:
+        if not self.suffix:
             self._check_no_file(form, content)
             from ..firmware_sim import Stream
 
@@ -115,12 +116,13 @@ class Engine:
 
     def _sequences(self, model: QuantizedModel, content: bytes | None, *, batches: bool = False) -> BatchSession:
         """The form sequence, from a file (or from an export for each shape of x that needs a file of its own)."""
-        one_for_all = content is not None or self.suffix == ".onnx"
+        one_for_all = content is not None or self.suffix != ".tflite"
         fixed_batch, fixed_steps = batches and not one_for_all, self.fixed and not one_for_all
 
         @lru_cache(maxsize=_KEPT)
         def session(batch: int | None, steps: int | None) -> BatchSession:
-            file = self.export(model, "sequence", steps, batch) if content is None else content
+            own = batch is not None or steps is not None
+            file = self.export(model, "sequence", steps, batch) if own else content
             return batched(self._graph(model, "sequence", file))
 
         def run(x: IntArray, lengths: npt.NDArray[np.integer]) -> IntArray:
@@ -132,10 +134,13 @@ class Engine:
         if form is not None or content is not None:
             raise ValueError(f"{self.name} runs the model itself: it has no form, and reads no exported file")
 
-    def _graph(self, model: QuantizedModel, form: Form, content: bytes | None) -> Graph:
-        assert self.load is not None
+    def _check_form(self, form: Form) -> None:
         if form not in self.forms:
             raise ValueError(f"{self.name} has no form {form!r}; it has {', '.join(self.forms)}")
+
+    def _graph(self, model: QuantizedModel, form: Form, content: bytes | None) -> Graph:
+        assert self.load is not None
+        self._check_form(form)
         graph = self.load(self.export(model, form) if content is None else content)
         _check_graph(graph, model, form)
         return graph

@@ -1,12 +1,21 @@
-"""C for firmware: a model as one header and one source file, for a core."""
+"""C for firmware: a model as one header and one source file, in C99 without library, allocation or float.
 
+The integers are those of every other engine. A target chooses how the weights lie in memory, and with that the
+hand-written kernels (`kernels/`) that are fast on it; every layout has a plain C form too, so that each export compiles
+and computes the same anywhere, on the host for instance.
+"""
+
+import re
 from typing import Final
 
-from ...qmodel import QuantizedModel
+import numpy as np
+
+from ...qmodel import IntArray, QuantizedModel
 from .header import header
 from .layouts import LAYOUTS
-from .network import parts
+from .network import Network
 from .source import source
+from .vectors import self_test
 
 TARGETS: Final = {
     "generic": "generic",
@@ -18,11 +27,61 @@ TARGETS: Final = {
     "cortex-m33": "dsp",
     "cortex-m55": "dsp",
     "rv32imc": "generic",
-    "raspberry-pi": "generic",
+    "raspberry-pi": "neon",
 }
 
+_KEYWORDS: Final = (
+    "auto bool break case catch char class const continue default delete do double else enum extern false float for "
+    "friend goto if inline int long main namespace new operator private protected public register restrict return "
+    "short signed sizeof static struct switch template this throw true try typedef union unsigned using virtual void "
+    "volatile while"
+)
+_LONGEST_NAME: Final = 40
 
-def to_c(model: QuantizedModel, name: str = "model", target: str = "generic") -> dict[str, str]:
-    layout = LAYOUTS[TARGETS[target]]
-    made = parts(model, layout)
-    return {f"{name}.h": header(model, name, target, layout, made), f"{name}.c": source(model, name, layout, made)}
+__all__ = ["TARGETS", "check_name", "check_target", "to_c"]
+
+
+def to_c(
+    model: QuantizedModel,
+    name: str = "model",
+    target: str = "generic",
+    vectors: tuple[IntArray, IntArray] | None = None,
+) -> dict[str, str]:
+    """The texts of NAME.h and NAME.c by their file names, and of NAME_test.c for `vectors`.
+
+    vectors: input integers [T, input_size] of a sequence, and the outputs that the model has of them, as
+    `firmware_sim.run` gives both. Raises ValueError for a name that is no C identifier, an unknown target, or vectors
+    that are not the model's.
+    """
+    check_name(name)
+    check_target(target)
+    network = Network(model, name, LAYOUTS[TARGETS[target]])
+    made = {f"{name}.h": header(network, target), f"{name}.c": source(network)}
+    if vectors is not None:
+        made[f"{name}_test.c"] = self_test(network, *_checked(model, *vectors))
+    return made
+
+
+def check_target(target: str) -> None:
+    """Raise ValueError for an unknown target."""
+    if target not in TARGETS:
+        raise ValueError(f"unknown target {target!r}; known are {', '.join(TARGETS)}")
+
+
+def check_name(name: str) -> None:
+    """Raise ValueError unless `name` can begin the names of C functions and types."""
+    if not re.fullmatch(r"[A-Za-z]\w*", name, re.ASCII) or len(name) > _LONGEST_NAME:
+        raise ValueError(
+            f"the name {name!r} is no C identifier: use a letter, then letters, digits and _, {_LONGEST_NAME} at most"
+        )
+    if name in _KEYWORDS.split() or name.lower().startswith("ern_"):
+        raise ValueError(f"the name {name!r} has a meaning of its own in C or in the kernels; choose another")
+
+
+def _checked(model: QuantizedModel, x: IntArray, y: IntArray) -> tuple[IntArray, IntArray]:
+    x = model.check_input(x, ("time", "input_size"))
+    shape = (len(x), model.output_size) if model.every_step else (model.output_size,)
+    if y.shape != shape or y.dtype != np.dtype(model.output_dtype):
+        found, needed = f"{y.dtype} {y.shape}", f"{np.dtype(model.output_dtype)} {shape}"
+        raise ValueError(f"the vectors' outputs are {found}, the model gives {needed}")
+    return x, y

@@ -4,56 +4,37 @@ from collections.abc import Iterator
 
 from ... import __version__
 from ...fixedpoint import ARITHMETIC_VERSION
-from ...qmodel import QuantizedModel
-from .layouts import Layout
-from .network import Part, padded
+from .network import Network, padded
+
+_C_TYPES = {"int8": "int8_t", "int16": "int16_t"}
 
 
-def header(model: QuantizedModel, name: str, target: str, layout: Layout, parts: list[Part]) -> str:
-    upper = name.upper()
-    macros: dict[str, object] = {
-        "EDGERNN_VERSION": f'"{__version__}"',
-        "ARITHMETIC_VERSION": ARITHMETIC_VERSION,
-        "MODEL_HASH": f'"{model.fingerprint}"',
-        "TARGET": f'"{target}"',
-        "INPUT_SIZE": model.input_size,
-        "OUTPUT_SIZE": model.output_size,
-        "INPUT_SCALE": repr(float(model.input_scale)),
-        "INPUT_ZERO_POINT": f"({model.input_zero_point})",
-        "OUTPUT_SCALE": repr(float(model.output_scale)),
-        "EVERY_STEP": int(model.every_step),
-        "BIDIRECTIONAL": int(model.bidirectional),
-        "MACS_PER_STEP": sum(part.macs for part in parts if part.layer is not None),
-        "HEAD_MACS": sum(part.macs for part in parts if part.layer is None),
-        "STATE_BYTES": _state_bytes(model, layout),
-        "WEIGHT_BYTES": sum(values.nbytes for part in parts for values in part.arrays.values()),
-    }
-    guard = f"{upper}_H"
-    kind = {"int8": "int8_t", "int16": "int16_t"}
-    input_type, output_type = (kind[f"{t.__name__}"] for t in (model.input_dtype, model.output_dtype))
+def header(network: Network, target: str) -> str:
+    """The text of the header."""
+    name, guard = network.name, f"{network.name.upper()}_H"
     lines = [
-        f"/* {name}: a network of edgernn in the integers of its arithmetic. No library, no allocation, no float. */",
+        f"/* {name}: a recurrent network in the integers of edgernn's arithmetic. No library, no allocation, no float.",
+        " *",
+        f" * An input is round((value - mean) / (std * {name.upper()}_INPUT_SCALE)) + {name.upper()}_INPUT_ZERO_POINT,",
+        " * clipped to its type; mean and std are the channel's. An output stands for output * "
+        f"{name.upper()}_OUTPUT_SCALE. */",
         f"#ifndef {guard}",
         f"#define {guard}",
         "",
         "#include <stdint.h>",
         "",
-        *(f"#define {upper}_{key} {value}" for key, value in macros.items()),
+        *(f"#define {name.upper()}_{key} {value}" for key, value in _macros(network, target).items()),
         "",
         "#ifdef __cplusplus",
         'extern "C" {',
         "#endif",
         "",
-        f"typedef {input_type} {name}_input_t;",
-        f"typedef {output_type} {name}_output_t;",
+        f"typedef {_C_TYPES[network.model.input_dtype.__name__]} {name}_input_t;",
+        f"typedef {_C_TYPES[network.model.output_dtype.__name__]} {name}_output_t;",
         "",
-        "typedef struct {",
-        *(f"  {line}" for line in _fields(model, layout)),
-        f"}} {name}_state_t;",
+        *_state(network),
         "",
-        f"void {name}_reset({name}_state_t *state);",
-        f"void {name}_step({name}_state_t *state, const {name}_input_t *x, {name}_output_t *y);",
-        f"void {name}_run({name}_state_t *state, const {name}_input_t *x, uint32_t steps, {name}_output_t *y);",
+        *_functions(network),
         "",
         "#ifdef __cplusplus",
         "}",
@@ -63,34 +44,78 @@ def header(model: QuantizedModel, name: str, target: str, layout: Layout, parts:
     return "\n".join(lines) + "\n"
 
 
-def operand_type(model: QuantizedModel, layout: Layout) -> str:
-    return "int16_t" if layout.wide or model.scheme == "w8a16" else "int8_t"
+def _macros(network: Network, target: str) -> dict[str, object]:
+    model = network.model
+    macros: dict[str, object] = {
+        "EDGERNN_VERSION": f'"{__version__}"',
+        "ARITHMETIC_VERSION": ARITHMETIC_VERSION,
+        "MODEL_HASH": f'"{model.fingerprint}"',
+        "TARGET": f'"{target}"',
+        "INPUT_SIZE": model.input_size,
+        "INPUT_SCALE": f"{model.input_scale!r}f",
+        "INPUT_ZERO_POINT": f"({model.input_zero_point})",
+        "INPUT_MEAN": _floats(model.input_mean.tolist()),
+        "INPUT_STD": _floats(model.input_std.tolist()),
+        "OUTPUT_SIZE": model.output_size,
+        "OUTPUT_SCALE": f"{model.output_scale!r}f",
+        "EVERY_STEP": f"{int(model.every_step)} /* {_answers(network)} */",
+        "BIDIRECTIONAL": int(model.bidirectional),
+        "MACS_PER_STEP": sum(part.macs for part in network.directions),
+        "HEAD_MACS": sum(part.macs for part in network.parts if part.layer is None),
+        "STATE_BYTES": network.state_bytes,
+        "WEIGHT_BYTES": sum(values.nbytes for part in network.parts for values in part.arrays.values()),
+    }
+    if model.labels:
+        macros["LABELS"] = "{" + ", ".join(f'"{_escaped(label)}"' for label in model.labels) + "}"
+    if model.bidirectional:
+        macros["WORK_SIZE(steps)"] = f"({sum(network.work)} * (steps)) /* values of work */"
+    return macros
 
 
-def buffers(model: QuantizedModel, layout: Layout) -> dict[str, int]:
-    """The operands of products, beside the states: how many values. The input and the view of h lie side by side."""
-    views = view_size(model, layout)
-    before = [] if all(layer.reset_after for layer in model.layers) else [("reset", views)]
-    return dict([("operands", input_size(model, layout) + views), *before])
+def _floats(values: list[float]) -> str:
+    return "{" + ", ".join(f"{value!r}f" for value in values) + "}"
 
 
-def input_size(model: QuantizedModel, layout: Layout) -> int:
-    """What the widest layer reads, padded."""
-    return max(layout.columns(layer.input_size) for layer in model.layers)
+def _answers(network: Network) -> str:
+    return "an output for every step" if network.model.every_step else "one output a sequence"
 
 
-def view_size(model: QuantizedModel, layout: Layout) -> int:
-    return max(layout.columns(padded(layer.output_size)) for layer in model.layers)
+def _escaped(label: str) -> str:
+    """The inside of a string literal: all but printable ASCII in octal."""
+    printable = set(range(32, 127)) - set(b'"\\?')
+    return "".join(chr(byte) if byte in printable else f"\\{byte:03o}" for byte in label.encode())
 
 
-def _fields(model: QuantizedModel, layout: Layout) -> Iterator[str]:
-    operand = operand_type(model, layout)
-    for name, size in buffers(model, layout).items():
-        yield f"{operand} {name}[{size}];"
-    for name, spec in model.states.items():
-        yield f"int16_t {name}[{padded(spec.size)}];"
+def _state(network: Network) -> Iterator[str]:
+    spans = network.model.states.items()
+    yield "/* The state between steps, and memory to work in. h_.. and c_.. alone are the state: write one there to go"
+    yield " * on from it. Sizes are rounded up to a multiple of 4. */"
+    yield "typedef struct {"
+    yield from (f"  int16_t {name}[{padded(spec.size)}];" for name, spec in spans)
+    for buffer, size in network.buffers.items():
+        yield "  union {"
+        yield f"    {network.operand_type} values[{size}];"
+        yield "    int32_t aligned;"
+        yield f"  }} {buffer};"
+    yield f"}} {network.name}_state_t;"
 
 
-def _state_bytes(model: QuantizedModel, layout: Layout) -> int:
-    width = 2 if operand_type(model, layout) == "int16_t" else 1
-    return width * sum(buffers(model, layout).values()) + 2 * sum(padded(spec.size) for spec in model.states.values())
+def _functions(network: Network) -> Iterator[str]:
+    name, model = network.name, network.model
+    upper = name.upper()
+    shape = f"{upper}_OUTPUT_SIZE values{' for every step' if model.every_step else ', of the last step'}"
+    run = f"void {name}_run({name}_state_t *state, const {name}_input_t *x, uint32_t steps, {name}_output_t *y"
+    yield "/* Before the first step. */"
+    yield f"void {name}_reset({name}_state_t *state);"
+    yield ""
+    if model.bidirectional:
+        yield f"/* A whole sequence, steps >= 1: x holds {upper}_INPUT_SIZE values a step, y gets {shape}."
+        yield f" * work: memory of {upper}_WORK_SIZE(steps) values; may be 0 where that is 0. */"
+        yield f"typedef {network.operand_type} {name}_work_t;"
+        yield f"{run}, {name}_work_t *work);"
+        return
+    yield f"/* One step: x holds {upper}_INPUT_SIZE values, y gets {upper}_OUTPUT_SIZE, or is 0 for no output. */"
+    yield f"void {name}_step({name}_state_t *state, const {name}_input_t *x, {name}_output_t *y);"
+    yield ""
+    yield f"/* steps >= 1 steps: x holds {upper}_INPUT_SIZE values for each, y gets {shape}. */"
+    yield f"{run});"

@@ -5,25 +5,23 @@ A block is four rows of a map. Every layout writes blocks one after another, in 
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, NamedTuple, TypeAlias
+from typing import Any, Final, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
-from ...qmodel import Affine
-
-Array: TypeAlias = npt.NDArray[np.integer[Any]]
+from .rows import Array, Rows
 
 BLOCK: Final = 4
 GENERAL: Final = -1  # ERN_GENERAL
 PACKED: Final = 8  # ERN_PACKED: also the left shift that packed sums come with
 _LARGEST_LEFT: Final = 8
+_VECTOR: Final = 16  # columns of a row that layout_neon.h loads at once
 
 
 class Block(NamedTuple):
     """Four rows of a map; -1 where a block is filled up with rows of zeros. left: how its multipliers are written."""
 
-    affine: Affine
+    affine: Rows
     rows: tuple[int, ...]
     left: int
 
@@ -60,7 +58,7 @@ class Layout:
     table: str
     arrays: dict[str, str]
     pack: Callable[[Sequence[Block], int], list[Array]]
-    left: Callable[[Affine, int], int]
+    left: Callable[[Rows, int], int]
     unit: int = 1
     wide: bool = False
 
@@ -68,16 +66,21 @@ class Layout:
         return -(-count // self.unit) * self.unit
 
 
-def high_word(affine: Affine, limit: int) -> int:
+def high_word(affine: Rows, limit: int, least: int = 0) -> int:
     """The smallest left shift of the sums with which every multiplier is a fraction of 2^32, or GENERAL."""
     bound = int(affine.accumulator_bound(limit).max())
-    for left in range(_LARGEST_LEFT + 1):
+    for left in range(least, _LARGEST_LEFT + 1):
         if 16 - left <= affine.shift.min() and affine.shift.max() <= 32 - left and bound << left < 2**31:
             return left
     return GENERAL
 
 
-def packed_or_high_word(affine: Affine, limit: int) -> int:
+def doubled_high_word(affine: Rows, limit: int) -> int:
+    """As `high_word`, at least 1: for products that come doubled."""
+    return high_word(affine, limit, least=1)
+
+
+def packed_or_high_word(affine: Rows, limit: int) -> int:
     """PACKED where two rows' sums can share a word, else as `high_word`."""
     fits = limit == 128 and affine.accumulator_bound(limit).max() < 2**23 and affine.shift.max() <= 24
     return PACKED if fits else high_word(affine, limit)
@@ -106,6 +109,15 @@ def half_words(blocks: Sequence[Block], unit: int) -> list[Array]:
             parts += [bias, words.T]
         parts.append(block.multipliers())
     return [_joined(parts, np.uint32)]
+
+
+def row_groups(blocks: Sequence[Block], unit: int) -> list[Array]:
+    """weights [columns / 16][4][16] of every block, then [4][8] if eight columns remain; rows as `interleaved`."""
+    weights: list[Array] = []
+    for block in blocks:
+        rows = block.weights(_columns(block, unit))
+        weights += np.split(rows, range(_VECTOR, rows.shape[1], _VECTOR), axis=1)
+    return [_joined(weights, np.int8), _joined([_rows(block) for block in blocks], np.int32)]
 
 
 def _rows(block: Block) -> Array:
@@ -143,6 +155,15 @@ LAYOUTS: Final[dict[str, Layout]] = {
             packed_or_high_word,
             unit=4,
             wide=True,
+        ),
+        Layout(
+            "neon",
+            ("activation_fast.h", "requantize_high.h", "layout_neon.h"),
+            "fast",
+            _BYTES,
+            row_groups,
+            doubled_high_word,
+            unit=8,
         ),
     )
 }

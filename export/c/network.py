@@ -2,16 +2,19 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 from ...qmodel import DIRECTION_SUFFIXES, STATES, Affine, Layer, QuantizedModel
-from .layouts import BLOCK, Array, Block, Layout
+from .layouts import BLOCK, Block, Layout
+from .rows import Array, Rows
 
 
 @dataclass(frozen=True)
 class Part:
     """One direction of a layer, or the head: what one function in C computes.
 
-    name: layer_0, layer_0_reverse, .., head. lefts: of its maps. arrays: what the layout packed, by name.
+    name: layer_0, layer_0_reverse, .., head. lefts: how the multipliers of its maps are written. arrays: what the
+    layout packed, by name.
     """
 
     name: str
@@ -32,41 +35,94 @@ class Part:
         return [f"{name}_{self.index}{self.suffix}" for name in STATES[self.layer.cell]] if self.layer else []
 
 
+@dataclass(frozen=True)
+class Network:
+    """A model in a layout, under the name that its symbols begin with."""
+
+    model: QuantizedModel
+    name: str
+    layout: Layout
+
+    @cached_property
+    def parts(self) -> list[Part]:
+        """Every direction of every layer, then the head."""
+        return list(_parts(self.model, self.layout))
+
+    @property
+    def directions(self) -> list[Part]:
+        return [part for part in self.parts if part.layer is not None]
+
+    @property
+    def operand_type(self) -> str:
+        return "int16_t" if self.layout.wide or self.model.scheme == "w8a16" else "int8_t"
+
+    @property
+    def input_columns(self) -> int:
+        """What the widest layer reads, padded: values before the view of the hidden state."""
+        return max(self.layout.columns(layer.input_size) for layer in self.model.layers)
+
+    @property
+    def view_columns(self) -> int:
+        """The widest hidden state that a product reads, both directions' for a head, padded."""
+        return max(self.layout.columns(padded(layer.output_size)) for layer in self.model.layers)
+
+    @property
+    def buffers(self) -> dict[str, int]:
+        """The operands of products: how many values. r * h is one more in a GRU with the reset before."""
+        reset = [] if all(layer.reset_after for layer in self.model.layers) else [("reset", self.view_columns)]
+        width = 2 if self.operand_type == "int16_t" else 4  # values in a word
+        sizes = dict([("operands", self.input_columns + self.view_columns), *reset])
+        return {name: -(-size // width) * width for name, size in sizes.items()}
+
+    @property
+    def state_bytes(self) -> int:
+        width = 2 if self.operand_type == "int16_t" else 1
+        return width * sum(self.buffers.values()) + 2 * sum(padded(spec.size) for spec in self.model.states.values())
+
+    @property
+    def work(self) -> tuple[int, int]:
+        """Values a step that a bidirectional model keeps of a sequence: for outputs of every other layer."""
+        sizes = [0, 0]
+        kept = self.model.layers if self.model.head and self.model.every_step else self.model.layers[:-1]
+        for index, layer in enumerate(kept):
+            sizes[index % 2] = max(sizes[index % 2], layer.output_size)
+        return sizes[0], sizes[1]
+
+
 def padded(units: int) -> int:
     return -(-units // BLOCK) * BLOCK
 
 
-def parts(model: QuantizedModel, layout: Layout) -> list[Part]:
-    """Every direction of every layer, then the head."""
-    found: list[Part] = []
+def _parts(model: QuantizedModel, layout: Layout) -> Iterator[Part]:
     for index, layer in enumerate(model.layers):
         limit = model.view_limit if index else model.input_limit
         for suffix, direction in zip(DIRECTION_SUFFIXES, layer.directions, strict=False):
-            lefts = (layout.left(direction.input, limit), layout.left(direction.recurrent, model.view_limit))
-            arrays = _pack(layout, list(_blocks(direction, *lefts)))
             maps = (direction.input, direction.recurrent)
-            found.append(Part(f"layer_{index}{suffix}", maps, lefts, arrays, direction, index, suffix))
+            rows = (Rows.of(direction.input), Rows.of(direction.recurrent))
+            lefts = (layout.left(rows[0], limit), layout.left(rows[1], model.view_limit))
+            arrays = _pack(layout, list(_blocks(direction, rows, lefts)))
+            yield Part(f"layer_{index}{suffix}", maps, lefts, arrays, direction, index, suffix)
     if model.head is not None:
         dense = model.head.dense
-        left = layout.left(dense, model.view_limit)
-        blocks = [Block(dense, _four(0, u, dense.rows), left) for u in range(0, dense.rows, BLOCK)]
-        found.append(Part("head", (dense,), (left,), _pack(layout, blocks)))
-    return found
+        one = Rows.of(dense)
+        left = layout.left(one, model.view_limit)
+        blocks = [Block(one, _four(0, row, dense.rows), left) for row in range(0, dense.rows, BLOCK)]
+        yield Part("head", (dense,), (left,), _pack(layout, blocks))
 
 
 def _pack(layout: Layout, blocks: list[Block]) -> dict[str, Array]:
     return dict(zip(layout.arrays, layout.pack(blocks, layout.unit), strict=True))
 
 
-def _blocks(layer: Layer, input_left: int, recurrent_left: int) -> Iterator[Block]:
+def _blocks(layer: Layer, maps: tuple[Rows, Rows], lefts: tuple[int, int]) -> Iterator[Block]:
     """In the order in which the step in cells.h reads them."""
     passes = [range(len(layer.gates))] if layer.reset_after else [range(1), range(1, 3)]
     for gates in passes:
         for unit in range(0, layer.hidden_size, BLOCK):
             for gate in gates:
-                rows = _four(gate, unit, layer.hidden_size)
-                yield Block(layer.input, rows, input_left)
-                yield Block(layer.recurrent, rows, recurrent_left)
+                chosen = _four(gate, unit, layer.hidden_size)
+                for rows, left in zip(maps, lefts, strict=True):
+                    yield Block(rows, chosen, left)
 
 
 def _four(gate: int, unit: int, size: int) -> tuple[int, ...]:

@@ -3,7 +3,7 @@
 import numpy as np
 
 from ...fixedpoint import SIGMOID_TABLE
-from .layouts import Array
+from .rows import Array
 
 
 def tables(kind: str) -> dict[str, Array]:

@@ -1,0 +1,61 @@
+"""What `export` does for C: its options, and the files."""
+
+import argparse
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from ._models import find_dataset
+
+if TYPE_CHECKING:
+    from ..qmodel import IntArray, QuantizedModel
+
+_OPTIONS = ("target", "name")
+_VECTOR_STEPS = 20  # of random input, where the model's data are not here
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--target", metavar="T", help="C: the core to write for, as cortex-m4 (default generic)")
+    parser.add_argument(
+        "--name", metavar="N", help="C: what files and functions are called (default MODEL's name); in MODEL_T/"
+    )
+
+
+def check(args: argparse.Namespace) -> None:
+    """Raise ValueError for an option that goes with C alone, and for a wrong one."""
+    if "c" not in args.format:
+        for option in _OPTIONS:
+            if getattr(args, option) is not None:
+                raise ValueError(f"--{option} goes with --format c")
+        return
+    from ..export.c import check_name, check_target
+
+    args.target = args.target or "generic"
+    args.name = args.name or args.model.stem
+    check_target(args.target)
+    check_name(args.name)
+
+
+def exports(model: "QuantizedModel", args: argparse.Namespace) -> Iterator[tuple[str, bytes]]:
+    """(path below the folder, content) of every C file."""
+    from ..engines import firmware_folder
+    from ..export import to_c
+
+    made = to_c(model, args.name, args.target, _vectors(model))
+    for name, text in made.items():
+        yield f"{firmware_folder(args.model, args.target).name}/{name}", text.encode()
+
+
+def _vectors(model: "QuantizedModel") -> "tuple[IntArray, IntArray]":
+    """A sequence for the self-test, and its outputs: the first of the model's test data, or a random one."""
+    import numpy as np
+
+    from ..firmware_sim import run
+
+    dataset = find_dataset(argparse.Namespace(data=None, seed=0), model)
+    if dataset is not None:
+        x = model.quantize_input(dataset.test.x[0, : dataset.test.lengths[0]])
+    else:
+        shape = (_VECTOR_STEPS, model.input_size)
+        drawn = np.random.default_rng(0).integers(-model.input_limit, model.input_limit, shape)
+        x = drawn.astype(model.input_dtype)
+    return x, run(model, x)[0]

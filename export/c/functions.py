@@ -1,0 +1,159 @@
+"""The functions of NAME.c: a step of every part, and how they follow each other."""
+
+from collections.abc import Iterator
+
+from ...qmodel import Layer
+from .network import Network, Part, padded
+from .words import left_name, operand, stream
+
+
+def functions(network: Network) -> Iterator[str]:
+    """The definition of every function, one after the other."""
+    for part in network.parts:
+        yield _head(network, part) if part.layer is None else _step(network, part, part.layer)
+    yield _reset(network)
+    yield from _both_ways(network) if network.model.bidirectional else _one_way(network)
+
+
+def _function(declaration: str, *lines: str) -> str:
+    return "\n".join([f"{declaration} {{", *(f"  {line}" for line in lines), "}\n"])
+
+
+def _step(network: Network, part: Part, layer: Layer) -> str:
+    """One step of a direction, whose operand lies before the view of its own state."""
+    before = [] if layer.reset_after else ["state->reset.values"]
+    cell = layer.cell if layer.reset_after else "gru_reset_before"
+    states = [f"state->{name}" for name in part.states]
+    arguments = ", ".join([f"&{part.name}", operand(network, part), *before, *states])
+    return _function(
+        f"ERN_APART void {network.name}_{part.name}({network.name}_state_t *state)",
+        f"ern_view_of({states[0]}, {padded(layer.hidden_size)}, state->operands.values + ERN_INPUT);",
+        f"ern_{cell}_step({arguments});",
+    )
+
+
+def _head(network: Network, part: Part) -> str:
+    (dense,), (left,) = part.maps, part.lefts
+    columns = network.layout.columns(dense.columns)
+    return _function(
+        f"ERN_APART void {network.name}_head(const ern_operand *operand, {network.name}_output_t *y)",
+        f"static const ern_stream first = {stream(network, part)};",
+        f"ern_head(first, operand, {columns}, {left_name(left)}, {dense.rows}, y);",
+    )
+
+
+def _reset(network: Network) -> str:
+    states = network.model.states.items()
+    return _function(
+        f"void {network.name}_reset({network.name}_state_t *state)",
+        "int n;",
+        *(f"for (n = 0; n < {padded(spec.size)}; n++) state->{name}[n] = 0;" for name, spec in states),
+    )
+
+
+# ---- step by step ----------------------------------------------------------------------------------------------------
+
+
+def _one_way(network: Network) -> Iterator[str]:
+    name, parts = network.name, network.directions
+    upper, every_step = name.upper(), network.model.every_step
+    each = "y + t * {0}_OUTPUT_SIZE" if every_step else "0"
+    yield _function(
+        f"static void {name}_answer({name}_state_t *state, {name}_output_t *y)", *_answer(network, parts[-1])
+    )
+    yield _function(
+        f"void {name}_step({name}_state_t *state, const {name}_input_t *x, {name}_output_t *y)",
+        f"ern_operand *operand = {operand(network, parts[0])};",
+        "int n;",
+        f"for (n = 0; n < {upper}_INPUT_SIZE; n++) operand[n] = x[n];",
+        f"{name}_{parts[0].name}(state);",
+        *(line for before, part in zip(parts, parts[1:], strict=False) for line in _next(network, before, part)),
+        f"if (y != 0) {name}_answer(state, y);",
+    )
+    yield _function(
+        f"void {name}_run({name}_state_t *state, const {name}_input_t *x, uint32_t steps, {name}_output_t *y)",
+        "uint32_t t;",
+        "for (t = 0; t < steps; t++) {",
+        f"  {name}_step(state, x + t * {upper}_INPUT_SIZE, {each.format(upper)});",
+        "}",
+        *([] if every_step else [f"{name}_answer(state, y);"]),
+    )
+
+
+def _next(network: Network, before: Part, part: Part) -> Iterator[str]:
+    """A layer that reads the one before."""
+    yield f"ern_view_of(state->{before.states[0]}, {part.maps[0].columns}, {operand(network, part)});"
+    yield f"{network.name}_{part.name}(state);"
+
+
+def _answer(network: Network, last: Part) -> Iterator[str]:
+    """From the state to y, by the head if there is one."""
+    size = network.model.layers[-1].hidden_size
+    if network.model.head is None:
+        yield "int n;"
+        yield f"for (n = 0; n < {size}; n++) y[n] = state->{last.states[0]}[n];"
+    else:
+        yield f"ern_view_of(state->{last.states[0]}, {size}, state->operands.values);"
+        yield f"{network.name}_head(state->operands.values, y);"
+
+
+# ---- whole sequences -------------------------------------------------------------------------------------------------
+# Layer after layer: outputs of the layers lie in `work`, those of every other layer from its start.
+
+
+def _both_ways(network: Network) -> Iterator[str]:
+    name, model = network.name, network.model
+    places = ("work", f"work + {network.work[0]} * steps")
+    body = ["uint32_t t;", "int n;", f"{name}_reset(state);"]
+    if sum(network.work) == 0:
+        body.append("(void)work;")
+    source, columns = "x", model.input_size
+    for index, layer in enumerate(model.layers):
+        final = index == len(model.layers) - 1
+        place = "" if final and (model.head is None or not model.every_step) else places[index % 2]
+        for part in (part for part in network.directions if part.index == index):
+            body += _scan(network, part, source, columns, place, "y" if final and model.head is None else "")
+        source, columns = places[index % 2], layer.output_size
+    if model.head is not None:
+        body += _heads(network, source)
+    yield _function(
+        f"void {name}_run({name}_state_t *state, const {name}_input_t *x, uint32_t steps, {name}_output_t *y, "
+        f"{name}_work_t *work)",
+        *body,
+    )
+
+
+def _scan(network: Network, part: Part, source: str, columns: int, place: str, output: str) -> Iterator[str]:
+    """One direction over a sequence: reads rows of `source`, leaves views at `place` or hidden states in `output`."""
+    assert part.layer is not None
+    layer = network.model.layers[part.index]
+    size, width = layer.hidden_size, layer.output_size
+    offset = f" + {size}" if part.suffix else ""
+    yield "for (t = steps; t-- > 0;) {" if part.suffix else "for (t = 0; t < steps; t++) {"
+    yield f"  ern_operand *operand = {operand(network, part)};"
+    yield f"  for (n = 0; n < {columns}; n++) operand[n] = ({source})[t * {columns} + (uint32_t)n];"
+    yield f"  {network.name}_{part.name}(state);"
+    if place:
+        yield f"  ern_view_of(state->{part.states[0]}, {size}, {place} + t * {width}{offset});"
+    if output:
+        row = f"{output}[t * {width} + (uint32_t)n{offset}]"
+        yield f"  for (n = 0; n < {size}; n++) {row} = state->{part.states[0]}[n];"
+    yield "}"
+
+
+def _heads(network: Network, source: str) -> Iterator[str]:
+    """The head over every step, or over both directions' last state: the backward one's is that of step 0."""
+    name, layer = network.name, network.model.layers[-1]
+    if network.model.every_step:
+        width = layer.output_size
+        yield "for (t = 0; t < steps; t++) {"
+        yield "  ern_operand *operand = state->operands.values;"
+        yield f"  for (n = 0; n < {width}; n++) operand[n] = ({source})[t * {width} + (uint32_t)n];"
+        yield f"  {name}_head(operand, y + t * {name.upper()}_OUTPUT_SIZE);"
+        yield "}"
+        return
+    parts = [part for part in network.directions if part.index == len(network.model.layers) - 1]
+    for number, part in enumerate(parts):
+        place = f"state->operands.values + {number * layer.hidden_size}"
+        yield f"ern_view_of(state->{part.states[0]}, {layer.hidden_size}, {place});"
+    yield f"{name}_head(state->operands.values, y);"
