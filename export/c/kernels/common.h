@@ -4,7 +4,7 @@
  * never negative, so that a product's sign, on which its rounding depends, is that of the other factor. */
 
 #if defined(__GNUC__)
-#define ERN_INLINE static inline __attribute__((always_inline))
+#define ERN_INLINE static inline __attribute__((always_inline, unused))
 #define ERN_APART static __attribute__((noinline))
 #define ERN_ALIGNED __attribute__((aligned(16)))
 #define ERN_ROLLED _Pragma("GCC unroll 1")

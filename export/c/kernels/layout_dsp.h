@@ -41,9 +41,11 @@ typedef struct {
   "lsrs r2, r2, #1\n"                                                                                                  \
   "bcc 1f\n" ERN_QUAD                                                                                                  \
   "1: lsrs r2, r2, #1\n"                                                                                               \
-  "bcc 2f\n" ERN_QUAD ERN_QUAD                                                                                         \
+  "bcc 2f\n"                                                                                                           \
+  ".rept 2\n" ERN_QUAD ".endr\n"                                                                                       \
   "2: beq.w 4f\n"                                                                                                      \
-  "3:\n" ERN_QUAD ERN_QUAD ERN_QUAD ERN_QUAD                                                                           \
+  "3:\n"                                                                                                               \
+  ".rept 4\n" ERN_QUAD ".endr\n"                                                                                       \
   "subs r2, #1\n"                                                                                                      \
   "bne 3b\n"                                                                                                           \
   "4:\n"                                                                                                               \
