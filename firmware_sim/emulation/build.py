@@ -5,7 +5,7 @@ import struct
 import subprocess
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache, cached_property
 from pathlib import Path
 from typing import Final
@@ -41,7 +41,7 @@ class Sizes:
         return self.code + self.tables + self.data
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Firmware:
     """An image for a core: `content` is its ELF file.
 
@@ -50,7 +50,7 @@ class Firmware:
 
     core: Core
     name: str
-    content: bytes
+    content: bytes = field(repr=False)
     states: Mapping[str, int]
 
     @cached_property

@@ -47,7 +47,7 @@ class Machine:
             child = _start(self._command(image, theirs.fileno(), plugin), errors, theirs.fileno())
             theirs.close()
             stack.callback(_end, child, os.getpid())
-            self._errors, self._monitor, self._child = errors, monitor, child
+            self._errors, self._monitor, self._child, self._owner = errors, monitor, child, os.getpid()
             self._end = weakref.finalize(self, stack.pop_all().close)
 
     def _command(self, image: Path, monitor: int, plugin: str | None) -> list[str]:
@@ -59,7 +59,7 @@ class Machine:
     def ask(self, message: bytes, seconds: float) -> Answer:
         """The answer to a message. Raises RuntimeError, with QEMU's registers, when it ends or takes longer: it is
         ended then."""
-        if not self._end.alive:
+        if not self._end.alive or self._owner != os.getpid():  # a fork has no emulator of its own
             raise RuntimeError(f"{self.core.name}: the emulator has ended; open the model again")
         deadline = time.monotonic() + seconds
         try:

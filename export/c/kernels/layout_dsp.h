@@ -101,6 +101,11 @@ __attribute__((naked, noinline)) static const uint32_t *ern_packed_sum4(ERN_IN c
   "smlad " sum ", r3, r8, " sum "\n"                                                                                   \
   "smlad " sum ", " weights ", r9, " sum "\n"
 
+#define ERN_WIDE_QUAD                                                                                                  \
+  "ldmia r0!, {r4-r7}\n"                                                                                               \
+  "ldrd r8, r9, [r1], #8\n" ERN_ROW("r4", "r10") ERN_ROW("r5", "r11") ERN_ROW("r6", "r12") ERN_ROW("r7", "lr")
+
+/* The sums of four rows of single bytes. */
 __attribute__((naked, noinline)) static const uint32_t *ern_wide4(ERN_IN const uint32_t *words,
                                                                   ERN_IN const ern_operand *v, ERN_IN int quads,
                                                                   ERN_IN int32_t *sums) {
@@ -108,12 +113,14 @@ __attribute__((naked, noinline)) static const uint32_t *ern_wide4(ERN_IN const u
       ".syntax unified\n"
       "push {r3-r11, lr}\n"
       "ldmia r0!, {r10-r12, lr}\n"
-      "1:\n"
-      "ldmia r0!, {r4-r7}\n"
-      "ldrd r8, r9, [r1], #8\n" ERN_ROW("r4", "r10") ERN_ROW("r5", "r11") ERN_ROW("r6", "r12") ERN_ROW("r7", "lr")
+      "lsrs r2, r2, #1\n"
+      "bcc 1f\n" ERN_WIDE_QUAD
+      "1: beq.w 3f\n"
+      "2:\n"
+      ".rept 2\n" ERN_WIDE_QUAD ".endr\n"
       "subs r2, #1\n"
-      "bne 1b\n"
-      "pop {r3}\n"
+      "bne 2b\n"
+      "3: pop {r3}\n"
       "stmia r3, {r10-r12, lr}\n"
       "pop {r4-r11, pc}\n");
 }

@@ -1,0 +1,2 @@
+#define EDGERNN_NO_MAIN
+@test@

@@ -1,0 +1,5 @@
+if(CONFIG_EDGERNN_@NAME@)
+  zephyr_include_directories(include)
+  zephyr_library_named(edgernn_@name@)
+  zephyr_library_sources(src/@name@.c)
+endif()
