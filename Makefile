@@ -15,8 +15,9 @@ OLDER := $(shell for p in $(PYTHON) python3.11 python3.10; do \
   $$p -c 'import sys; sys.exit(sys.version_info[:2] not in ((3, 10), (3, 11)))' 2>/dev/null && echo $$p && break; done)
 
 # The compilers and emulators of firmware. Debian's packages, installed by `make tools` where they are missing
-TOOLS := arm-none-eabi-gcc riscv64-unknown-elf-gcc qemu-system-arm qemu-system-riscv32
-PACKAGES := gcc-arm-none-eabi gcc-riscv64-unknown-elf qemu-system-arm qemu-system-misc
+TOOLS := arm-none-eabi-gcc riscv64-unknown-elf-gcc qemu-system-arm qemu-system-riscv32 \
+  aarch64-linux-gnu-gcc qemu-aarch64
+PACKAGES := gcc-arm-none-eabi gcc-riscv64-unknown-elf qemu-system-arm qemu-system-misc gcc-aarch64-linux-gnu qemu-user
 
 .PHONY: demo test test-arm soak tools check bench clean
 .DELETE_ON_ERROR:

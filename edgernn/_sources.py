@@ -8,7 +8,6 @@ from ._files import read_bytes
 from .engines import EmulatedEngine
 from .qmodel import QuantizedModel
 
-_MACRO: Final = r'_{} "([^"]*)"'
 _PLACE: Final = re.compile(r"^[A-Za-z].*?\b(\w+)(?:\[\d*\]| *\()")  # of an array or a function that starts in a line
 
 
@@ -19,17 +18,25 @@ def source_problem(engine: EmulatedEngine, model: QuantizedModel, path: Path) ->
     """
     files = {one.name: read_bytes(one).decode(errors="replace") for one in (path.with_suffix(".h"), path)}
     header = files[f"{path.stem}.h"]
-    target = re.search(_MACRO.format("TARGET"), header)
-    if target is None or target[1] not in engine.targets:
+    target = _macro(header, "TARGET")
+    if target not in engine.targets:
         return f"{path.stem}.h is no header of an export for {' or '.join(engine.targets)}; export it anew"
-    fresh = engine.sources(model, path.stem, target[1])
-    marks = [re.search(_MACRO.format("MODEL_HASH"), text) for text in (header, fresh[f"{path.stem}.h"])]
-    if marks[0] is None or marks[1] is None or marks[0][1] != marks[1][1]:
+    fresh = engine.sources(model, path.stem, target)
+    ours = fresh[f"{path.stem}.h"]
+    if _macro(header, "MODEL_HASH") != _macro(ours, "MODEL_HASH"):
         return f"{path.name} is of another model; export it anew"
+    if _macro(header, "EDGERNN_VERSION") != _macro(ours, "EDGERNN_VERSION"):
+        return f"{path.name} was written by edgernn {_macro(header, 'EDGERNN_VERSION')}; export it anew"
     for name, text in files.items():
         if text != fresh[name]:
             return f"{name} was altered: {_first_change(text, fresh[name])}"
     return None
+
+
+def _macro(header: str, name: str) -> str | None:
+    """The text that a macro of an exported header stands for."""
+    found = re.search(rf'_{name} "([^"]*)"', header)
+    return found and found[1]
 
 
 def _first_change(found: str, expected: str) -> str:

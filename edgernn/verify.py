@@ -46,15 +46,19 @@ def verify(model: QuantizedModel, chosen: Sequence[Target], sequences: Named, se
         for target in chosen:
             if target.engine is not engine:
                 continue
-            yield _guarded(_compare_file if target.path else _compare, model, target, own, "the model")
+            result = _guarded(_compare_file if target.path else _compare, model, target, own, "the model")
+            yield result
+            if result.skipped:
+                break
             fresh = replace(target, path=None, steps=target.steps and min(target.steps, STEPS))
             if target.batch is None and target.form in engine.forms_of(model) and fresh not in done:
                 done.add(fresh)
                 given = few if engine.compiled else others
                 found = [_guarded(_compare, other, fresh, inputs, name) for name, other, inputs in given]
                 yield _merge(found, fresh.result("hidden states, adversarial models").model)
-        together = Target(engine, "sequence", batch=SLOW_SEQUENCES if engine.slow else len(own))
-        yield _merge([_guarded(_compare, part, together, own, name) for name, part in whole], "a padded batch")
+        else:
+            together = Target(engine, "sequence", batch=SLOW_SEQUENCES if engine.slow else len(own))
+            yield _merge([_guarded(_compare, part, together, own, name) for name, part in whole], "a padded batch")
 
 
 _Compare = Callable[[QuantizedModel, Target, Named, str], Result]

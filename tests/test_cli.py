@@ -14,6 +14,7 @@ import pytest
 from edgernn.cli import main
 from edgernn.data import load
 from edgernn.engines import ENGINES
+from edgernn.firmware_sim.emulation import PROGRAMS
 from edgernn.qmodel import QuantizedModel
 
 from . import oracle
@@ -173,7 +174,9 @@ def test_verify_lists_what_is_not_installed(
     for package in ("tflite_micro", "onnx"):
         monkeypatch.setitem(sys.modules, package, None)  # what `import` finds where it is not installed
     monkeypatch.setenv("EDGERNN_TFLITE_RUNTIME", "/nowhere/python")
+    monkeypatch.setenv("PATH", "/nowhere")
     out = succeed(capsys, "verify", trained / "model.ernn", "--sequences", "1")
+    assert "not installed: qemu-rv32imc (apt install gcc-riscv64-unknown-elf qemu-system-misc)" in out
     assert "not installed: tflm (pip install tflite-micro)" in out
     assert "not installed: onnx-reference (pip install 'edgernn[export]')" in out
     assert "not installed: tflite-runtime (EDGERNN_TFLITE_RUNTIME names /nowhere/python, which is not there)" in out
@@ -300,11 +303,14 @@ def test_checks_lists_what_is_here(capsys: pytest.CaptureFixture[str], monkeypat
 
 def test_checks_lists_the_engines(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "tflite_micro", None)
-    engines = {engine["name"]: engine for engine in succeed_json(capsys, "checks")["engines"]}
+    found = succeed_json(capsys, "checks")
+    engines = {engine["name"]: engine for engine in found["engines"]}
     assert list(engines) == list(ENGINES)
     assert {name for name, engine in engines.items() if engine["install"]} == {"tflm"}
     assert engines["tflite-runtime-reference"]["reads"] == ".tflite"
     lines = succeed(capsys, "checks").splitlines()
+    assert {program["name"]: program["install"] for program in found["programs"]} == dict.fromkeys(PROGRAMS)
+    assert all(program["version"][0].isdigit() for program in found["programs"])
     (line,) = [line for line in lines if line.startswith("tflm ")]
     assert "no " in line
     assert line.endswith("pip install tflite-micro")

@@ -10,12 +10,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from edgernn.export.c import to_c
+from edgernn.firmware_sim import run
 from edgernn.firmware_sim.emulation import CORES, Firmware, Session, build, count, counts, missing
 from edgernn.qmodel import IntArray
 
 from . import handwritten
 from .command_line import ROOT
 from .handwritten import SOURCES, expected, inputs
+from .models import random_input, random_model
 
 FOUR = ("cortex-m0", "cortex-m4", "cortex-m55", "rv32imc")
 
@@ -70,6 +73,16 @@ def test_the_sources_own_test_is_run() -> None:
             assert session.self_test() == 17
 
 
+def test_a_model_may_be_called_like_a_file_of_the_driver() -> None:
+    for name in ("harness", "memory", "startup_arm"):
+        sources = {file.replace("model", name): text.replace("model", name) for file, text in SOURCES.items()}
+        sources = {file: text.replace("MODEL", name.upper()) for file, text in sources.items()}
+        image = build("cortex-m4", sources, name)
+        assert image.sizes == build("cortex-m4", SOURCES).sizes
+        with Session(image) as session:
+            assert np.array_equal(session.run(inputs(3)), expected(inputs(3)))
+
+
 # ---- counts ----------------------------------------------------------------------------------------------------------
 
 
@@ -101,6 +114,21 @@ def test_counts_of_twice_the_steps_differ_by_these_steps(firmware: Firmware) -> 
     assert four - two == 2 * (two - one)
     alone = [count(firmware, np.tile(inputs(1), (steps, 1)), stepwise=True).total for steps in (1, 3)]
     assert alone[1] == 3 * alone[0]
+
+
+def test_the_parts_of_a_network_are_told_apart() -> None:
+    """Of a real export: every part runs once a step (the head, of the last step, once)."""
+    model = random_model(3, "gru", layers=2, head="last", bidirectional=True)
+    x = random_input(model, 5, seed=1)
+    for core in FOUR:
+        image = build(core, to_c(model, "net", core), "net")
+        found = count(image, x)
+        names = ["layer_0", "layer_0_reverse", "layer_1", "layer_1_reverse", "head"]
+        assert list(found.parts) == ["other", *names]
+        executed = dict(zip(zip(found.part.tolist(), found.address.tolist(), strict=True), found.executed, strict=True))
+        entered = {name: executed[number, image.parts[name]] for number, name in enumerate(names, 1)}
+        assert entered == {name: 1 if name == "head" else 5 for name in names}
+        assert np.array_equal(found.outputs, run(model, x)[0])
 
 
 def test_the_plugin_is_made_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -251,10 +279,11 @@ def test_a_stack_that_overflows_is_a_fault(misbehaving: Firmware) -> None:
     assert f"stopped by an overflow of its stack of {size} bytes" in message(misbehaving, handwritten.RECURSION)
 
 
-def test_a_hang_gives_the_registers(misbehaving: Firmware) -> None:
-    text = message(misbehaving, handwritten.HANG, limit=0.5)
-    assert "no answer within 0.5 s, in model_layer_0+0x" in text
-    assert ("x2/sp" if misbehaving.core.name == "rv32imc" else "R13=") in text
+@pytest.mark.parametrize(("core", "register"), [("cortex-m4", "R13="), ("rv32imc", "x2/sp")])
+def test_a_hang_gives_the_registers(core: str, register: str) -> None:
+    text = message(build(core, handwritten.misbehaving()), handwritten.HANG, limit=1.5)
+    assert "no answer within 1.5 s, in model_layer_0+0x" in text
+    assert register in text
 
 
 def test_an_unexpected_end_is_told(misbehaving: Firmware) -> None:

@@ -208,6 +208,7 @@ def test_two_models_in_one_program(tmp_path: Path) -> None:
         ({"name": "n" * 41}, "40 at most"),
         ({"name": "switch"}, "meaning of its own"),
         ({"name": "ern_x"}, "meaning of its own"),
+        ({"name": "String"}, "meaning of its own"),
         ({"target": "cortex-m99"}, "unknown target 'cortex-m99'; known are generic, cortex-m0"),
         ({"vectors": (np.zeros((3, 4), np.int8), np.zeros(2, np.int8))}, "vectors' outputs are int8 (2,)"),
         ({"vectors": (np.zeros((3, 4), np.int16), np.zeros(3, np.int8))}, "dtype int16"),

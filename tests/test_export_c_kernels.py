@@ -56,7 +56,7 @@ class Primitives:
             "#include <stdint.h>",
             "#define ERN_W8A16 0",
             kernel("common.h"),
-            *(array_text(name, "uint32_t", values) for name, values in tables(chosen.table).items()),
+            *(array_text(name, f"{values.dtype}_t", values) for name, values in tables(chosen.table).items()),
             *(kernel(file) for file in chosen.kernels),
             _WRAPPERS,
         ]

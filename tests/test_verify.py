@@ -40,8 +40,10 @@ def test_verify_finds_no_difference(scheme: Scheme) -> None:
 
 
 def test_verify_takes_every_engine() -> None:
-    results = check(random_model(14, "lstm", hidden_size=4, input_size=3), select(None))
-    assert {result.engine for result in results} == set(ENGINES) - {"numba"}
+    """But for most of those that take a compiler's run for each model; the command line's test has them."""
+    chosen = [engine for engine in select(None) if not engine.compiled or engine.name == "qemu-cortex-m4"]
+    results = check(random_model(14, "lstm", hidden_size=4, input_size=3), chosen)
+    assert {result.engine for result in results} == {engine.name for engine in chosen} - {"numba"}
     assert [result for result in results if result.problem or not result.integers] == []
     slow, _, batch = (result for result in results if result.engine == "onnx-reference")
     assert slow.sequences == batch.sequences / 2 == SLOW_SEQUENCES
@@ -255,6 +257,7 @@ def test_nothing_to_compare_with_is_refused(monkeypatch: pytest.MonkeyPatch) -> 
     for package in ("ai_edge_litert", "tflite_micro", "onnxruntime", "onnx"):
         monkeypatch.setitem(sys.modules, package, None)
     monkeypatch.setenv("EDGERNN_TFLITE_RUNTIME", "/nowhere/python")
+    monkeypatch.setenv("PATH", "/nowhere")  # where compilers and emulators are looked for
     with pytest.raises(ValueError, match=r"nothing to compare with: .*; install one: pip install 'edgernn\[run\]'"):
         targets(model, select(None))
 

@@ -89,6 +89,7 @@ def test_benchmark_and_verify_leave_out_what_cannot_be_exported(trained: Path, m
     assert [row["name"] for row in found["rows"]] == ["numba", "litert"]
     assert found["missing"]["onnxruntime"] == "pip install 'edgernn[export]'"
     monkeypatch.setenv("EDGERNN_TFLITE_RUNTIME", "/nowhere/python")
+    monkeypatch.setenv("PATH", "/nowhere")  # no compiler, no emulator
     checked = succeed_json("verify", trained / "model.ernn", "--sequences", "1", hidden=hidden)
     assert {row["engine"] for row in checked["results"]} == {name for name in ENGINES if name.startswith("litert")}
 

@@ -9,7 +9,7 @@ from ._models import find_dataset
 if TYPE_CHECKING:
     from ..qmodel import IntArray, QuantizedModel
 
-_OPTIONS = ("target", "name")
+_OPTIONS = ("target", "name", "package")
 _VECTOR_STEPS = 20  # of random input, where the model's data are not here
 
 
@@ -17,6 +17,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--target", metavar="T", help="C: the core to write for, as cortex-m4 (default generic)")
     parser.add_argument(
         "--name", metavar="N", help="C: what files and functions are called (default MODEL's name); in MODEL_T/"
+    )
+    parser.add_argument(
+        "--package", metavar="P", help="C: a library for cmake, arduino, platformio or zephyr, in MODEL_T_P/"
     )
 
 
@@ -28,21 +31,29 @@ def check(args: argparse.Namespace) -> None:
                 raise ValueError(f"--{option} goes with --format c")
         return
     from ..export.c import check_name, check_target
+    from ..export.c.packages import PACKAGES
 
     args.target = args.target or "generic"
     args.name = args.name or args.model.stem
     check_target(args.target)
     check_name(args.name)
+    if args.package not in (None, *PACKAGES):
+        raise ValueError(f"unknown package {args.package!r}; known are {', '.join(PACKAGES)}")
 
 
 def exports(model: "QuantizedModel", args: argparse.Namespace) -> Iterator[tuple[str, bytes]]:
     """(path below the folder, content) of every C file."""
     from ..engines import firmware_folder
     from ..export import to_c
+    from ..export.c.packages import package
 
     made = to_c(model, args.name, args.target, _vectors(model))
+    folder = firmware_folder(args.model, args.target).name
+    if args.package:
+        made = package(args.package, made, args.name, model)
+        folder += f"_{args.package}"
     for name, text in made.items():
-        yield f"{firmware_folder(args.model, args.target).name}/{name}", text.encode()
+        yield f"{folder}/{name}", text.encode()
 
 
 def _vectors(model: "QuantizedModel") -> "tuple[IntArray, IntArray]":

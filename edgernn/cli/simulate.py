@@ -8,8 +8,9 @@ from ._options import add_data, add_model, add_seed, positive_float, positive_in
 from ._output import emit, table
 
 if TYPE_CHECKING:
+    from ..firmware_sim.cycles import Cost, Part
     from ..qmodel import IntArray, QuantizedModel
-    from ..simulate import Cost, Part, Simulation
+    from ..simulate import Simulation
 
 HELP = "what a model costs on a microcontroller: instructions, cycles, time, RAM, flash and energy"
 LEVELS: Final = ("counted", "analytic")
@@ -50,7 +51,7 @@ def run(args: argparse.Namespace) -> int:
     if core == "all":
         return _all(args, model, list(CORES), steps, x)
     found = _simulate(args, model, core, steps, x)
-    emit(args, _text(model, found), _data(found))
+    emit(args, _text(found), _data(found))
     return 1 if found.equals_kernel is False else 0
 
 
@@ -79,7 +80,7 @@ def _input(args: argparse.Namespace, model: "QuantizedModel") -> "IntArray | Non
 # ---- one core --------------------------------------------------------------------------------------------------------
 
 
-def _text(model: "QuantizedModel", found: "Simulation") -> str:
+def _text(found: "Simulation") -> str:
     place = found.core.title if found.board is None else f"{found.board.title}, {found.core.title}"
     clock = "" if found.clock is None else f" at {found.clock / 1e6:g} MHz"
     lines = [f"{place}{clock}, {found.level}", ""]
@@ -139,9 +140,7 @@ def _joules(joules: float | None) -> str | None:
 
 def _data(found: "Simulation") -> dict[str, Any]:
     board = found.board
-    costs = {
-        name: asdict(cost) | {"cycles": cost.cycles} for name, cost in (("step", found.step), ("all", found.inference))
-    }
+    costs = [asdict(cost) | {"cycles": cost.cycles} for cost in (found.step, found.inference)]
     return {
         "core": found.core.name,
         "source": found.core.source,
@@ -154,8 +153,8 @@ def _data(found: "Simulation") -> dict[str, Any]:
         "clock": found.clock,
         "level": found.level,
         "steps": found.steps,
-        "step": costs["step"],
-        "inference": costs["all"],
+        "step": costs[0],
+        "inference": costs[1],
         "parts": [asdict(part) for part in found.parts],
         "memory": asdict(found.memory) | {"ram": found.memory.ram, "flash": found.memory.flash},
         "equals_kernel": found.equals_kernel,
@@ -167,7 +166,9 @@ def _data(found: "Simulation") -> dict[str, Any]:
 
 
 def _all(args: argparse.Namespace, model: "QuantizedModel", cores: list[str], steps: int, x: "IntArray | None") -> int:
-    from ..simulate import named_board
+    from ..firmware_sim.cycles import TooLargeForBoard
+    from ..firmware_sim.emulation import TooLarge
+    from ..simulate import missing, named_board
 
     rows, notes = [], []
     data: list[dict[str, Any]] = []
@@ -176,11 +177,15 @@ def _all(args: argparse.Namespace, model: "QuantizedModel", cores: list[str], st
         chosen = argparse.Namespace(**vars(args))
         if board is not None and args.clock is not None and args.clock > board.max_clock:
             chosen.board = "none"
-        try:
-            found = _simulate(chosen, model, core, steps, x)
-        except ValueError as error:  # too large for this one, or a compiler is missing
-            data.append({"core": core, "problem": str(error)})
-            notes.append(f"{core}: {error}")
+        problem = missing(core) if args.level == "counted" else None
+        if problem is None:
+            try:
+                found = _simulate(chosen, model, core, steps, x)
+            except (TooLarge, TooLargeForBoard) as error:
+                problem = str(error)
+        if problem is not None:
+            data.append({"core": core, "problem": problem})
+            notes.append(f"{core}: {problem}")
             continue
         data.append(_data(found))
         rows.append(_row(found))

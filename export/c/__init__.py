@@ -19,13 +19,13 @@ from .vectors import self_test
 
 TARGETS: Final = {
     "generic": "generic",
-    "cortex-m0": "generic",
-    "cortex-m0plus": "generic",
+    "cortex-m0": "v6m",
+    "cortex-m0plus": "v6m",
     "cortex-m3": "generic",
     "cortex-m4": "dsp",
     "cortex-m7": "dsp",
     "cortex-m33": "dsp",
-    "cortex-m55": "dsp",
+    "cortex-m55": "mve",
     "rv32imc": "generic",
     "raspberry-pi": "neon",
 }
@@ -35,6 +35,10 @@ _KEYWORDS: Final = (
     "friend goto if inline int long main namespace new operator private protected public register restrict return "
     "short signed sizeof static struct switch template this throw true try typedef union unsigned using virtual void "
     "volatile while"
+)
+_HEADERS: Final = (  # of C's library: NAME.h must not be taken for one of them
+    "assert complex ctype errno fenv inttypes iso646 limits locale math setjmp signal stdalign stdarg stdatomic stdbool "
+    "stddef stdint stdio stdlib stdnoreturn string tgmath threads time uchar wchar wctype"
 )
 _LONGEST_NAME: Final = 40
 
@@ -74,8 +78,8 @@ def check_name(name: str) -> None:
         raise ValueError(
             f"the name {name!r} is no C identifier: use a letter, then letters, digits and _, {_LONGEST_NAME} at most"
         )
-    if name in _KEYWORDS.split() or name.lower().startswith("ern_"):
-        raise ValueError(f"the name {name!r} has a meaning of its own in C or in the kernels; choose another")
+    if name.lower() in (*_KEYWORDS.split(), *_HEADERS.split()) or name.lower().startswith("ern_"):
+        raise ValueError(f"the name {name!r} has a meaning of its own in C, its library or the kernels; choose another")
 
 
 def _checked(model: QuantizedModel, x: IntArray, y: IntArray) -> tuple[IntArray, IntArray]:

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from ...qmodel import Layer
-from .network import Network, Part, padded
+from .network import Network, Part
 from .words import left_name, operand, stream
 
 
@@ -27,7 +27,7 @@ def _step(network: Network, part: Part, layer: Layer) -> str:
     arguments = ", ".join([f"&{part.name}", operand(network, part), *before, *states])
     return _function(
         f"ERN_APART void {network.name}_{part.name}({network.name}_state_t *state)",
-        f"ern_view_of({states[0]}, {padded(layer.hidden_size)}, state->operands.values + ERN_INPUT);",
+        f"ern_view_of({states[0]}, {network.layout.units(layer.hidden_size)}, state->operands.values + ERN_INPUT);",
         f"ern_{cell}_step({arguments});",
     )
 
@@ -46,8 +46,7 @@ def _reset(network: Network) -> str:
     states = network.model.states.items()
     return _function(
         f"void {network.name}_reset({network.name}_state_t *state)",
-        "int n;",
-        *(f"for (n = 0; n < {padded(spec.size)}; n++) state->{name}[n] = 0;" for name, spec in states),
+        *(f"ern_clear(state->{name}, {network.layout.units(spec.size)});" for name, spec in states),
     )
 
 
@@ -63,9 +62,7 @@ def _one_way(network: Network) -> Iterator[str]:
     )
     yield _function(
         f"void {name}_step({name}_state_t *state, const {name}_input_t *x, {name}_output_t *y)",
-        f"ern_operand *operand = {operand(network, parts[0])};",
-        "int n;",
-        f"for (n = 0; n < {upper}_INPUT_SIZE; n++) operand[n] = x[n];",
+        f"ern_take_input(x, {upper}_INPUT_SIZE, {operand(network, parts[0])});",
         f"{name}_{parts[0].name}(state);",
         *(line for before, part in zip(parts, parts[1:], strict=False) for line in _next(network, before, part)),
         f"if (y != 0) {name}_answer(state, y);",
@@ -90,8 +87,7 @@ def _answer(network: Network, last: Part) -> Iterator[str]:
     """From the state to y, by the head if there is one."""
     size = network.model.layers[-1].hidden_size
     if network.model.head is None:
-        yield "int n;"
-        yield f"for (n = 0; n < {size}; n++) y[n] = state->{last.states[0]}[n];"
+        yield f"ern_give_state(state->{last.states[0]}, {size}, y);"
     else:
         yield f"ern_view_of(state->{last.states[0]}, {size}, state->operands.values);"
         yield f"{network.name}_head(state->operands.values, y);"
@@ -104,7 +100,7 @@ def _answer(network: Network, last: Part) -> Iterator[str]:
 def _both_ways(network: Network) -> Iterator[str]:
     name, model = network.name, network.model
     places = ("work", f"work + {network.work[0]} * steps")
-    body = ["uint32_t t;", "int n;", f"{name}_reset(state);"]
+    body = ["uint32_t t;", f"{name}_reset(state);"]
     if sum(network.work) == 0:
         body.append("(void)work;")
     source, columns = "x", model.input_size
@@ -130,14 +126,13 @@ def _scan(network: Network, part: Part, source: str, columns: int, place: str, o
     size, width = layer.hidden_size, layer.output_size
     offset = f" + {size}" if part.suffix else ""
     yield "for (t = steps; t-- > 0;) {" if part.suffix else "for (t = 0; t < steps; t++) {"
-    yield f"  ern_operand *operand = {operand(network, part)};"
-    yield f"  for (n = 0; n < {columns}; n++) operand[n] = ({source})[t * {columns} + (uint32_t)n];"
+    take = "ern_take_view" if part.index else "ern_take_input"
+    yield f"  {take}({source} + t * {columns}, {columns}, {operand(network, part)});"
     yield f"  {network.name}_{part.name}(state);"
     if place:
         yield f"  ern_view_of(state->{part.states[0]}, {size}, {place} + t * {width}{offset});"
     if output:
-        row = f"{output}[t * {width} + (uint32_t)n{offset}]"
-        yield f"  for (n = 0; n < {size}; n++) {row} = state->{part.states[0]}[n];"
+        yield f"  ern_give_state(state->{part.states[0]}, {size}, {output} + t * {width}{offset});"
     yield "}"
 
 
@@ -147,9 +142,8 @@ def _heads(network: Network, source: str) -> Iterator[str]:
     if network.model.every_step:
         width = layer.output_size
         yield "for (t = 0; t < steps; t++) {"
-        yield "  ern_operand *operand = state->operands.values;"
-        yield f"  for (n = 0; n < {width}; n++) operand[n] = ({source})[t * {width} + (uint32_t)n];"
-        yield f"  {name}_head(operand, y + t * {name.upper()}_OUTPUT_SIZE);"
+        yield f"  ern_take_view({source} + t * {width}, {width}, state->operands.values);"
+        yield f"  {name}_head(state->operands.values, y + t * {name.upper()}_OUTPUT_SIZE);"
         yield "}"
         return
     parts = [part for part in network.directions if part.index == len(network.model.layers) - 1]

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from ... import __version__
 from ...fixedpoint import ARITHMETIC_VERSION
-from .network import Network, padded
+from .network import Network
 
 _C_TYPES = {"int8": "int8_t", "int16": "int16_t"}
 
@@ -89,9 +89,9 @@ def _escaped(label: str) -> str:
 def _state(network: Network) -> Iterator[str]:
     spans = network.model.states.items()
     yield "/* The state between steps, and memory to work in. h_.. and c_.. alone are the state: write one there to go"
-    yield " * on from it. Sizes are rounded up to a multiple of 4. */"
+    yield f" * on from it. Sizes are rounded up to a multiple of {network.layout.group}. */"
     yield "typedef struct {"
-    yield from (f"  int16_t {name}[{padded(spec.size)}];" for name, spec in spans)
+    yield from (f"  int16_t {name}[{network.layout.units(spec.size)}];" for name, spec in spans)
     for buffer, size in network.buffers.items():
         yield "  union {"
         yield f"    {network.operand_type} values[{size}];"

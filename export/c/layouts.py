@@ -15,7 +15,7 @@ BLOCK: Final = 4
 GENERAL: Final = -1  # ERN_GENERAL
 PACKED: Final = 8  # ERN_PACKED: also the left shift that packed sums come with
 _LARGEST_LEFT: Final = 8
-_VECTOR: Final = 16  # columns of a row that layout_neon.h loads at once
+_VECTOR: Final = 16  # columns of a row that layout_neon.h and layout_mve.h load at once
 
 
 class Block(NamedTuple):
@@ -50,7 +50,8 @@ class Layout:
     """One way to hold weights.
 
     kernels: the files it is made of, in order. arrays: the C types of the stream's arrays, and pack: their values.
-    unit: operands are padded to a multiple of it. wide: operands are int16 in w8a8 too.
+    unit: operands are padded to a multiple of it. wide: operands are int16 in w8a8 too. group: so many units' rows of a
+    gate lie beside each other, in blocks.
     """
 
     name: str
@@ -61,9 +62,14 @@ class Layout:
     left: Callable[[Rows, int], int]
     unit: int = 1
     wide: bool = False
+    group: int = BLOCK
 
     def columns(self, count: int) -> int:
         return -(-count // self.unit) * self.unit
+
+    def units(self, count: int) -> int:
+        """How many a hidden state of `count` units has in memory."""
+        return -(-count // self.group) * self.group
 
 
 def high_word(affine: Rows, limit: int, least: int = 0) -> int:
@@ -84,6 +90,15 @@ def packed_or_high_word(affine: Rows, limit: int) -> int:
     """PACKED where two rows' sums can share a word, else as `high_word`."""
     fits = limit == 128 and affine.accumulator_bound(limit).max() < 2**23 and affine.shift.max() <= 24
     return PACKED if fits else high_word(affine, limit)
+
+
+def packed_or_high_half(affine: Rows, limit: int) -> int:
+    """PACKED where two rows' sums can share a word, else the least left shift with which every shift is 17 or more."""
+    bound, least = int(affine.accumulator_bound(limit).max()), int(affine.shift.min())
+    if bound < 2**23 and least >= 17 - PACKED:
+        return PACKED
+    left = max(0, 17 - least)
+    return left if bound << left < 2**31 else GENERAL
 
 
 def interleaved(blocks: Sequence[Block], unit: int) -> list[Array]:
@@ -111,6 +126,25 @@ def half_words(blocks: Sequence[Block], unit: int) -> list[Array]:
     return [_joined(parts, np.uint32)]
 
 
+def column_words(blocks: Sequence[Block], unit: int) -> list[Array]:
+    """The stream of layout_v6m.h."""
+    parts: list[Array] = []
+    for block in blocks:
+        weights, bias = block.weights(_columns(block, unit)), block.take(block.affine.bias)
+        if block.left == PACKED:
+            first, second = slice(0, None, 2), slice(1, None, 2)
+            both = 256 * bias[first] + bias[second]
+            half = (256 * weights[first] + weights[second]) & 0xFFFF  # [pairs, columns]
+            parts += [np.stack([both, bias[second]], axis=1), half[0] | half[1] << 16]
+        else:
+            row = weights & 0xFF
+            parts += [bias, row[0] | row[1] << 8 | row[2] << 16 | row[3] << 24]
+            if block.left != GENERAL:
+                parts.append(np.array([block.left]))
+        parts.append(_high_halves(block))
+    return [_joined(parts, np.uint32)]
+
+
 def row_groups(blocks: Sequence[Block], unit: int) -> list[Array]:
     """weights [columns / 16][4][16] of every block, then [4][8] if eight columns remain; rows as `interleaved`."""
     weights: list[Array] = []
@@ -118,6 +152,24 @@ def row_groups(blocks: Sequence[Block], unit: int) -> list[Array]:
         rows = block.weights(_columns(block, unit))
         weights += np.split(rows, range(_VECTOR, rows.shape[1], _VECTOR), axis=1)
     return [_joined(weights, np.int8), _joined([_rows(block) for block in blocks], np.int32)]
+
+
+def bytes_of_rows(blocks: Sequence[Block], unit: int) -> list[Array]:
+    """The stream of layout_mve.h."""
+    parts: list[Array] = []
+    for block in blocks:
+        weights = block.weights(_columns(block, unit)).reshape(BLOCK, -1, _VECTOR)
+        chunks = np.ascontiguousarray(weights.swapaxes(0, 1), np.int8)
+        parts += [block.take(block.affine.bias), chunks.view("<u4"), block.multipliers()]
+    return [_joined(parts, np.uint32)]
+
+
+def _high_halves(block: Block) -> Array:
+    """int64 [4]: multipliers, and by how much less 1 what is above 2^16 of a product is shifted."""
+    if block.left == GENERAL:
+        return block.multipliers()
+    shift = block.take(block.affine.shift) + block.left - 17
+    return block.take(block.affine.multiplier) << 8 | np.clip(shift, 0, 31)  # of 31 bits nothing is left
 
 
 def _rows(block: Block) -> Array:
@@ -157,13 +209,33 @@ LAYOUTS: Final[dict[str, Layout]] = {
             wide=True,
         ),
         Layout(
+            "v6m",
+            ("activation_small.h", "layout_v6m.h"),
+            "small",
+            {"words": "uint32_t"},
+            column_words,
+            packed_or_high_half,
+            unit=4,
+            wide=True,
+        ),
+        Layout(
             "neon",
-            ("activation_fast.h", "requantize_high.h", "layout_neon.h"),
+            ("activation_neon.h", "activation_fast.h", "requantize_high.h", "layout_neon.h"),
             "fast",
             _BYTES,
             row_groups,
             doubled_high_word,
             unit=8,
+        ),
+        Layout(
+            "mve",
+            ("activation_mve.h", "requantize_high.h", "layout_mve.h"),
+            "mve",
+            {"words": "uint32_t"},
+            bytes_of_rows,
+            high_word,
+            unit=_VECTOR,
+            group=8,
         ),
     )
 }

@@ -64,7 +64,7 @@ class Network:
     @property
     def view_columns(self) -> int:
         """The widest hidden state that a product reads, both directions' for a head, padded."""
-        return max(self.layout.columns(padded(layer.output_size)) for layer in self.model.layers)
+        return max(self.layout.columns(self.layout.units(layer.output_size)) for layer in self.model.layers)
 
     @property
     def buffers(self) -> dict[str, int]:
@@ -77,7 +77,8 @@ class Network:
     @property
     def state_bytes(self) -> int:
         width = 2 if self.operand_type == "int16_t" else 1
-        return width * sum(self.buffers.values()) + 2 * sum(padded(spec.size) for spec in self.model.states.values())
+        states = sum(self.layout.units(spec.size) for spec in self.model.states.values())
+        return width * sum(self.buffers.values()) + 2 * states
 
     @property
     def work(self) -> tuple[int, int]:
@@ -89,10 +90,6 @@ class Network:
         return sizes[0], sizes[1]
 
 
-def padded(units: int) -> int:
-    return -(-units // BLOCK) * BLOCK
-
-
 def _parts(model: QuantizedModel, layout: Layout) -> Iterator[Part]:
     for index, layer in enumerate(model.layers):
         limit = model.view_limit if index else model.input_limit
@@ -100,13 +97,13 @@ def _parts(model: QuantizedModel, layout: Layout) -> Iterator[Part]:
             maps = (direction.input, direction.recurrent)
             rows = (Rows.of(direction.input), Rows.of(direction.recurrent))
             lefts = (layout.left(rows[0], limit), layout.left(rows[1], model.view_limit))
-            arrays = _pack(layout, list(_blocks(direction, rows, lefts)))
+            arrays = _pack(layout, list(_blocks(direction, layout.group, rows, lefts)))
             yield Part(f"layer_{index}{suffix}", maps, lefts, arrays, direction, index, suffix)
     if model.head is not None:
         dense = model.head.dense
         one = Rows.of(dense)
         left = layout.left(one, model.view_limit)
-        blocks = [Block(one, _four(0, row, dense.rows), left) for row in range(0, dense.rows, BLOCK)]
+        blocks = [Block(one, _rows(range(row, row + BLOCK), dense.rows), left) for row in range(0, dense.rows, BLOCK)]
         yield Part("head", (dense,), (left,), _pack(layout, blocks))
 
 
@@ -114,16 +111,18 @@ def _pack(layout: Layout, blocks: list[Block]) -> dict[str, Array]:
     return dict(zip(layout.arrays, layout.pack(blocks, layout.unit), strict=True))
 
 
-def _blocks(layer: Layer, maps: tuple[Rows, Rows], lefts: tuple[int, int]) -> Iterator[Block]:
-    """In the order in which the step in cells.h reads them."""
+def _blocks(layer: Layer, group: int, maps: tuple[Rows, Rows], lefts: tuple[int, int]) -> Iterator[Block]:
+    """In the order in which the step in cells.h reads them. Several blocks of a group take its units in turn."""
     passes = [range(len(layer.gates))] if layer.reset_after else [range(1), range(1, 3)]
+    size, step = layer.hidden_size, group // BLOCK
     for gates in passes:
-        for unit in range(0, layer.hidden_size, BLOCK):
+        for unit in range(0, size, group):
             for gate in gates:
-                chosen = _four(gate, unit, layer.hidden_size)
-                for rows, left in zip(maps, lefts, strict=True):
-                    yield Block(rows, chosen, left)
+                for start in range(unit, unit + step):
+                    chosen = _rows(range(start, start + group, step), size, gate * size)
+                    for rows, left in zip(maps, lefts, strict=True):
+                        yield Block(rows, chosen, left)
 
 
-def _four(gate: int, unit: int, size: int) -> tuple[int, ...]:
-    return tuple(gate * size + u if u < size else -1 for u in range(unit, unit + BLOCK))
+def _rows(units: range, size: int, first: int = 0) -> tuple[int, ...]:
+    return tuple(first + unit if unit < size else -1 for unit in units)

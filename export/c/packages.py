@@ -78,8 +78,9 @@ def package(kind: str, files: Mapping[str, str], name: str, model: QuantizedMode
     words = {**_words(name, model), "test": files[f"{name}_test.c"]}
     made = {}
     for path, source in _FILES[kind].items():
-        source = _filled(source, words)
-        made[_filled(path, words)] = files[source] if source in files else _filled(_template(source), words)
+        exported = source.startswith("@name@")
+        text = files[_filled(source, words)] if exported else _filled(_template(source), words)
+        made[_filled(path, words)] = text
     return made
 
 
@@ -98,12 +99,17 @@ def _words(name: str, model: QuantizedModel) -> dict[str, str]:
 
 
 def _sentence(model: QuantizedModel) -> str:
-    layers = [
-        f"{'bidirectional ' if layer.backward else ''}{layer.cell.upper()} {layer.input_size} to {layer.output_size}"
-        for layer in model.layers
+    """At most 255 characters, as PlatformIO has it."""
+    kinds = sorted({layer.cell.upper() for layer in model.layers})
+    facts = [
+        *kinds,
+        *(["bidirectional"] if model.bidirectional else []),
+        f"{len(model.layers)} layer{'s' if len(model.layers) > 1 else ''}",
+        f"{model.input_size} inputs",
+        f"{model.output_size} outputs",
+        model.scheme,
     ]
-    head = [] if model.head is None else [f"{model.output_size} outputs"]
-    return f"A recurrent network in the integers of edgernn, {model.scheme}: {', '.join(layers + head)}."
+    return f"A recurrent network ({', '.join(facts)}) in integers, the same bit for bit as where it was trained."
 
 
 def _template(file: str) -> str:

@@ -7,7 +7,7 @@ from typing import Final
 import numpy as np
 
 from .functions import functions
-from .network import Network, Part, padded
+from .network import Network, Part
 from .rows import Array
 from .tables import tables
 from .words import left_name, stream
@@ -24,7 +24,7 @@ def source(network: Network) -> str:
         f"#define ERN_W8A16 {int(network.model.scheme == 'w8a16')}",
         f"#define ERN_INPUT {network.input_columns} /* values of input before the view of the hidden state */\n",
         kernel("common.h"),
-        *(array_text(table, "uint32_t", values) for table, values in tables(layout.table).items()),
+        *(array_text(table, f"{values.dtype}_t", values) for table, values in tables(layout.table).items()),
         *(kernel(file) for file in layout.kernels),
         kernel("cells.h"),
         *(block for part in network.parts for block in _data(network, part)),
@@ -60,7 +60,7 @@ def _data(network: Network, part: Part) -> Iterator[str]:
     if part.layer is not None:
         columns = ", ".join(str(layout.columns(affine.columns)) for affine in part.maps)
         lefts = ", ".join(left_name(left) for left in part.lefts)
-        units = padded(part.layer.hidden_size)
+        units = layout.units(part.layer.hidden_size)
         yield (
             f"static const ern_layer {part.name} = {{\n"
             f"  {stream(network, part)}, {units}, {columns}, {lefts}, {part.layer.cell_exponent}}};\n"

@@ -7,15 +7,15 @@ from .rows import Array
 
 
 def tables(kind: str) -> dict[str, Array]:
-    """uint32 arrays by their names in C: of kernels/activation_small.h or kernels/activation_fast.h."""
-    return {"ern_table": _one_side()} if kind == "small" else _both_sides()
+    """Arrays by their names in C, of kernels/activation_KIND.h."""
+    return {"small": _one_side, "fast": _both_sides, "mve": _apart}[kind]()
 
 
-def _one_side() -> Array:
-    """[257]. From 255 on sigmoid is 32767 / 32768; tanh reads 0 .. 254."""
-    value = np.append(SIGMOID_TABLE[:255], [SIGMOID_TABLE[254]] * 2)
-    slope = np.append(np.diff(SIGMOID_TABLE), [0, 0])
-    return _words(value, slope)
+def _one_side() -> dict[str, Array]:
+    """[256], the values less 1/2. From 255 on sigmoid is 32767 / 32768; tanh reads 0 .. 254."""
+    value = np.append(SIGMOID_TABLE[:255], [SIGMOID_TABLE[254]]) - 32768
+    slope = np.append(np.diff(SIGMOID_TABLE), [0])
+    return {"ern_table": _words(2 * value, slope)}
 
 
 def _both_sides() -> dict[str, Array]:
@@ -29,6 +29,13 @@ def _both_sides() -> dict[str, Array]:
     flat = slopes.copy()
     flat[1] = 0
     return {"ern_sigmoid_table": _words(ends + 1, flat), "ern_tanh_table": _words(value, slopes)}
+
+
+def _apart() -> dict[str, Array]:
+    """[257], values and slopes of one side. From 255 on sigmoid is 32767 / 32768; tanh reads 0 .. 254."""
+    values = np.append(SIGMOID_TABLE[:255], [SIGMOID_TABLE[254]] * 2)
+    slopes = np.append(np.diff(SIGMOID_TABLE), [0, 0])
+    return {"ern_values": values.astype(np.uint16), "ern_slopes": slopes.astype(np.uint16)}
 
 
 def _words(value: Array, slope: Array) -> Array:

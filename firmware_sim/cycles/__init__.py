@@ -7,11 +7,18 @@ states of a flash that weights are read from (`Board`). Analytic: constants fitt
 
 from .boards import BOARDS as BOARDS
 from .boards import Board as Board
+from .boards import TooLargeForBoard as TooLargeForBoard
 from .boards import find_board as find_board
 from .cores import CORES as CORES
 from .cores import Core as Core
 from .cores import cycles as cycles
 from .cores import find_core as find_core
+from .costs import Cost as Cost
+from .costs import Memory as Memory
+from .costs import Part as Part
+from .costs import cost as cost
+from .costs import part as part
+from .costs import part_names as part_names
 from .instructions import Instruction as Instruction
 from .instructions import disassemble as disassemble
 from .instructions import instructions as instructions
@@ -22,11 +29,18 @@ __all__ = [
     "CORES",
     "Board",
     "Core",
+    "Cost",
     "Instruction",
+    "Memory",
+    "Part",
+    "TooLargeForBoard",
+    "cost",
     "cycles",
     "disassemble",
     "find_board",
     "find_core",
     "instructions",
     "parse_listing",
+    "part",
+    "part_names",
 ]

@@ -42,23 +42,21 @@ def v6m(core: str) -> tuple[float, float, float]:
 def v6m_cycles(core: str, now: Instruction, before: Instruction | None) -> float:
     """Cycles of all runs of one instruction on a Cortex-M0 ("m0") or Cortex-M0+ ("m0plus")."""
     del before  # nothing overlaps
-    name, count = base(now), now.executed
+    name, count, left = base(now), now.executed, departures(now)
     taken, call, returning = v6m(core)
     if _LOAD.fullmatch(name) or _STORE.fullmatch(name):
         return 2.0 * count
     if _MULTIPLE.fullmatch(name):
-        return (1 + registers(now.operands)) * count + returning * now.taken
+        return (1 + registers(now.operands)) * count + returning * left
     if name == "bl":
         return call * count
-    if now.taken:  # branches, and additions or moves to pc
-        return count + (taken - 1) * now.taken
-    return float(count)
+    return count + (taken - 1) * left
 
 
 def v7m_cycles(core: str, now: Instruction, before: Instruction | None) -> float:
     """Cycles of all runs of one instruction on a Cortex-M3 ("m3") or Cortex-M4 ("m4")."""
     name, count = base(now), now.executed
-    refill = REFILL * now.taken
+    refill = REFILL * departures(now)
     overlap = 0 if before is None else min(count, before.executed)  # what cannot have come from before has not paired
     if _LOAD.fullmatch(name) or _STORE.fullmatch(name):
         return _single(name, now, before, overlap) + refill
@@ -110,6 +108,12 @@ def _m3_multiplication(name: str) -> float:
     if _LONG_MULTIPLY.fullmatch(name):
         return 4.0
     return 5.5 if _LONG_MULTIPLY_ADD.fullmatch(name) else 1.0
+
+
+def departures(now: Instruction) -> int:
+    """How often it left the straight line: branches taken, and writes to pc."""
+    writes_pc = re.match(r"pc\b", now.operands) is not None or (is_multiple(base(now)) and "pc" in now.operands)
+    return now.taken if writes_pc or is_branch(base(now)) else 0
 
 
 def base(now: Instruction) -> str:

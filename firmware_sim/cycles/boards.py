@@ -6,10 +6,15 @@ flash's cache at no cost, writes and RAM have no wait states. What fits the data
 step.
 """
 
+import dataclasses
 from dataclasses import dataclass
 from typing import Final
 
 KB: Final = 1024
+
+
+class TooLargeForBoard(ValueError):
+    """A program does not fit a board's memory."""
 
 
 @dataclass(frozen=True)
@@ -66,11 +71,12 @@ class Board:
             )
 
     def check_memory(self, flash: int, ram: int) -> None:
-        """Raise ValueError when a program does not fit, saying by how much."""
+        """Raise TooLargeForBoard when a program does not fit, saying by how much."""
         for what, needed, there in (("flash", flash, self.flash_bytes), ("RAM", ram, self.ram_bytes)):
             if needed > there:
                 over = f"{needed - there:,} bytes too many"
-                raise ValueError(f"the model needs {needed:,} bytes of {what}, {self.title} has {there:,}: {over}")
+                needs = f"the model needs {needed:,} bytes of {what}"
+                raise TooLargeForBoard(f"{needs}, {self.title} has {there:,}: {over}")
 
 
 def _mhz(*pairs: tuple[float, int]) -> tuple[tuple[float, int], ...]:
@@ -80,21 +86,29 @@ def _mhz(*pairs: tuple[float, int]) -> tuple[tuple[float, int], ...]:
 _LL: Final = "wait states: ST's {} (UTILS_SCALE1_LATENCY)"
 _ZEPHYR: Final = "memory and clock: Zephyr's page of the board"
 
+_L4R5: Final = Board(
+    "nucleo-l4r5zi",
+    "NUCLEO-L4R5ZI",
+    "cortex-m4",
+    2048 * KB,
+    640 * KB,
+    _mhz((20, 0), (40, 1), (60, 2), (80, 3), (100, 4), (120, 5)),
+    8,  # dual bank, as delivered
+    f"{_ZEPHYR}; {_LL.format('stm32l4xx_ll_utils.c')}; line: DBANK in FLASH_OPTR (SVD of the STM32L4+)",
+    microamps_per_mhz=100,
+    current_source="Zephyr's page of the board (ST's headline: 100 uA/MHz in run mode)",
+    unverified=("volts",),
+)
+
 BOARDS: Final = {
     board.name: board
     for board in (
-        Board(
-            "nucleo-l4r5zi",
-            "NUCLEO-L4R5ZI",
-            "cortex-m4",
-            2048 * KB,
-            640 * KB,
-            _mhz((20, 0), (40, 1), (60, 2), (80, 3), (100, 4), (120, 5)),
-            8,  # dual bank, as MLPerf Tiny's systems state; 16 in single bank
-            f"{_ZEPHYR}; {_LL.format('stm32l4xx_ll_utils.c')}",
-            microamps_per_mhz=100,
-            current_source="Zephyr's page of the board (ST's headline: 100 uA/MHz in run mode)",
-            unverified=("flash_line_bytes", "volts"),
+        _L4R5,
+        dataclasses.replace(
+            _L4R5,
+            name="nucleo-l4r5zi-single-bank",
+            title="NUCLEO-L4R5ZI (option bit DBANK = 0)",
+            flash_line_bytes=16,
         ),
         Board(
             "stm32l476",
@@ -195,9 +209,9 @@ BOARDS: Final = {
             512 * KB,
             _mhz((64, 1), (128, 2)),
             16,
-            "clock: Zephyr's page of the nRF5340 DK, which also states the data cache",
+            "clock, memory and that there is a data cache: Zephyr's nRF5340 DK page and nrf5340_cpuapp_qkaa.dtsi",
             cache_bytes=8 * KB,
-            unverified=("flash_bytes", "ram_bytes", "wait_states", "flash_line_bytes", "cache_bytes"),
+            unverified=("wait_states", "flash_line_bytes", "cache_bytes"),
         ),
         Board(
             "stm32h743",

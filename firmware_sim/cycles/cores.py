@@ -90,7 +90,7 @@ CORES: Final = {
             partial(v7m_cycles, "m4"),
             "Arm 100166_0001 table 3-1, pairing of loads after TI SWCU185G",
             0.16,
-            "published runs on STM32L4, flash included: networks -6 and -1 %, layers -1 to -5 %, the smallest -16 %",
+            "published runs on STM32L4, flash included: networks -6 and -2 %, layers -1 to -5 %, the smallest -16 %",
         ),
         _scaled("cortex-m7", "Arm Cortex-M7", _M7_TO_M4),
         _scaled("cortex-m33", "Arm Cortex-M33", _M33_TO_M4),

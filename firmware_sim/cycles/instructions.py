@@ -31,13 +31,16 @@ def parse_listing(text: str) -> dict[int, tuple[str, str]]:
     return found
 
 
-def disassemble(content: bytes, objdump: str) -> dict[int, tuple[str, str]]:
-    """`parse_listing` of an ELF file's content. Raises ValueError where the program `objdump` fails or is missing."""
+def disassemble(content: bytes, core: str) -> dict[int, tuple[str, str]]:
+    """`parse_listing` of an ELF file's content. Raises ValueError where objdump fails or is missing."""
+    objdump = "riscv64-unknown-elf-objdump" if core.startswith("rv32") else "arm-none-eabi-objdump"
+    machine = ["-m", "armv8.1-m.main"] if core == "cortex-m55" else []  # else MVE is shown as coprocessor instructions
     with tempfile.NamedTemporaryFile(prefix="edgernn-", suffix=".elf") as file:
         file.write(content)
         file.flush()
+        command = [objdump, "-d", *machine, file.name]
         try:
-            done = subprocess.run([objdump, "-d", file.name], capture_output=True, text=True, errors="replace")
+            done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
         except OSError as error:
             raise ValueError(f"cannot run {objdump}: {error.strerror}; it comes with the compiler") from None
     if done.returncode != 0:

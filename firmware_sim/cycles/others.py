@@ -28,10 +28,10 @@ def m55_cycles(now: Instruction, before: Instruction | None) -> float:
         overlap = min(count, before.executed) if before is not None and same else 0
         return count + overlap + _gather_extra(now) * count
     if arm.is_multiple(name):
-        return (1 + arm.registers(now.operands) / 2) * count + arm.REFILL * now.taken
+        return (1 + arm.registers(now.operands) / 2) * count + arm.REFILL * arm.departures(now)
     if name in _LOOP_END:
         return float(count - now.taken)
-    return count + arm.REFILL * now.taken
+    return count + arm.REFILL * arm.departures(now)
 
 
 def _unit(now: Instruction) -> str | None:
@@ -72,4 +72,4 @@ def ibex_cycles(now: Instruction, before: Instruction | None) -> float:
     for pattern, cost in _IBEX.items():
         if re.fullmatch(pattern, now.mnemonic):
             return cost * now.executed
-    return now.executed + _IBEX_TAKEN * now.taken
+    return now.executed + (_IBEX_TAKEN * now.taken if now.mnemonic.startswith("b") else 0.0)

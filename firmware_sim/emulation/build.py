@@ -15,7 +15,8 @@ from .elf import Elf
 
 _FOLDER: Final = Path(__file__).parent
 _FLAGS: Final = ("-std=c99", "-ffreestanding", "-ffunction-sections", "-fdata-sections", "-DEDGERNN_NO_MAIN")
-_LINK: Final = ("-nostdlib", "-nostartfiles", "-static", "-Wl,--gc-sections", "-Wl,--no-warn-rwx-segments")
+_LINK: Final = ("-nostdlib", "-nostartfiles", "-static", "-Wl,--gc-sections")
+_DRIVER: Final = "driver"  # the folder of what drives the model; firmware.ld knows it
 _SECONDS: Final = 300.0
 _STATE: Final = re.compile(r"^\s*int16_t ([hc]_\d+(?:_reverse)?)\[(\d+)\];", re.M)  # the first fields of NAME_state_t
 _REGION: Final = re.compile(r"region [`'](ROM|RAM)' overflowed by (\d+) bytes")
@@ -105,7 +106,13 @@ class Firmware:
             for name, symbol in self.elf.symbols.items()
             if symbol.function and (match := pattern.fullmatch(name))
         }
-        return dict(sorted(found.items(), key=lambda part: (part[0] == "head", len(part[0].split("_")[1:2]), part[0])))
+        return dict(sorted(found.items(), key=lambda part: _order(part[0])))
+
+
+def _order(part: str) -> tuple[bool, int, str]:
+    """The head last, layers by number, the backward direction after the forward one."""
+    number = re.search(r"\d+", part)
+    return part == "head", int(number[0]) if number else 0, part
 
 
 _SECTIONS: Final = (".text", ".rodata", ".data", ".bss")
@@ -127,11 +134,14 @@ def build(core: str, sources: Mapping[str, str], name: str = "model") -> Firmwar
             if Path(file).name != file:
                 raise ValueError(f"{file!r} must be the name of a file, without a folder")
             (path / file).write_text(text, encoding="utf-8")
-        files = [str(_FOLDER / "harness.c"), *(file for file in sources if file.endswith(".c"))]
-        _gcc(target, path, ["-c", *_FLAGS, *_defines(sources, name), "-I.", f"-I{_FOLDER}", *files])
+        driver = path / _DRIVER
+        driver.mkdir()
+        harness = str(_FOLDER / "harness.c")
+        _gcc(target, driver, ["-c", *_FLAGS, *_defines(sources, name), "-I..", harness])
+        _gcc(target, path, ["-c", *_FLAGS, "-I.", *(file for file in sources if file.endswith(".c"))])
         for file, content in _support(target).items():
-            (path / file).write_bytes(content)
-        objects = sorted(file.name for file in path.glob("*.o"))
+            (driver / file).write_bytes(content)
+        objects = sorted(str(file.relative_to(path)) for file in path.rglob("*.o"))
         _gcc(target, path, [*_LINK, *_places(target), *objects, "-lgcc", "-o", "firmware.elf"])
         states = {state: int(size) for state, size in _STATE.findall(sources[f"{name}.h"])}
         return Firmware(target, name, (path / "firmware.elf").read_bytes(), states)
@@ -150,7 +160,7 @@ def _support(core: Core) -> dict[str, bytes]:
 def _defines(sources: Mapping[str, str], name: str) -> list[str]:
     """What the harness has to know."""
     values = {
-        "MODEL_HEADER": f'"{name}.h"',
+        "MODEL_HEADER": f"<{name}.h>",
         "MODEL_NAME": name,
         "MODEL_PREFIX": name.upper(),
         "HAS_TEST": int(f"{name}_test.c" in sources),
@@ -167,7 +177,7 @@ def _places(core: Core) -> list[str]:
         "ram_size": core.ram.size,
         "stack_size": core.stack,
     }
-    return [*(f"-Wl,--defsym={key}={value:#x}" for key, value in values.items()), f"-Wl,-T,{_FOLDER / 'firmware.ld'}"]
+    return [*(f"-Wl,--defsym={key}={value:#x}" for key, value in values.items()), "-T", str(_FOLDER / "firmware.ld")]
 
 
 def _gcc(core: Core, folder: Path, arguments: list[str]) -> None:
@@ -183,6 +193,6 @@ def _gcc(core: Core, folder: Path, arguments: list[str]) -> None:
         sizes = {"ROM": core.rom.size, "RAM": core.ram.size}
         text = " and ".join(f"{sizes[region]:,} bytes of {region} by {by:,}" for region, by in overflows.items())
         raise TooLarge(f"the model is too large for {core.name}: it exceeds {text} bytes")
-    lines = [line for line in done.stderr.splitlines() if "error" in line or "undefined" in line]
+    lines = [line for line in done.stderr.splitlines() if " error: " in line.lower() or "undefined reference" in line]
     reason = (lines or done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[0]
     raise ValueError(f"{core.compiler} refuses the sources: {reason.strip()}")

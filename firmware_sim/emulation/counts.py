@@ -127,14 +127,13 @@ def _plugin(interface: int) -> Path:
 
 
 def _cache() -> Path:
-    """A folder of the user's own."""
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    folder = Path(base) / "edgernn"
+    """A folder of the user's own, or of this process where there is none to write to."""
     try:
+        folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "edgernn"
         folder.mkdir(parents=True, exist_ok=True)
         if os.access(folder, os.W_OK):
             return folder
-    except OSError:
+    except (OSError, RuntimeError):  # no home
         pass
     return Path(_temporary().name)
 

@@ -18,7 +18,7 @@ from .cores import check
 from .faults import registers
 
 _HEADER: Final = struct.Struct("<3I")
-_PATIENCE: Final = 5.0  # seconds in which QEMU must end by itself, or answer its monitor
+_PATIENCE: Final = 10.0  # seconds in which QEMU must end by itself, or answer its monitor
 _QUIET: Final = ("-display", "none", "-serial", "none", "-parallel", "none", "-net", "none")
 _SEMIHOSTING: Final = ("-semihosting-config", "enable=on,target=native")
 
@@ -92,7 +92,7 @@ class Machine:
         assert self._child.stdin is not None
         view, stdin = memoryview(message), self._child.stdin.fileno()
         while view:
-            _wait([], [stdin], deadline)
+            _wait(stdin, select.POLLOUT, deadline)
             try:
                 view = view[os.write(stdin, view) :]
             except BlockingIOError:
@@ -105,7 +105,7 @@ class Machine:
         stdout = self._child.stdout.fileno()
         data = bytearray()
         while len(data) < size:
-            _wait([stdout], [], deadline)
+            _wait(stdout, select.POLLIN, deadline)
             found = os.read(stdout, size - len(data))
             if not found:
                 raise EOFError
@@ -163,6 +163,8 @@ def _end(child: "subprocess.Popen[bytes]", owner: int) -> None:
             pipe.close()
 
 
-def _wait(readable: list[int], writable: list[int], deadline: float) -> None:
-    if not any(select.select(readable, writable, [], max(0.0, deadline - time.monotonic()))):
+def _wait(file: int, event: int, deadline: float) -> None:
+    poll = select.poll()
+    poll.register(file, event)
+    if not poll.poll(1000 * max(0.0, deadline - time.monotonic())):
         raise TimeoutError

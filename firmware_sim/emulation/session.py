@@ -30,7 +30,7 @@ class Session:
         self.firmware, self._limit = firmware, limit
         self._machine = Machine(firmware, plugin)
         self.stack = 0  # bytes of it that the model has used at most
-        self._room = self._checked(self._machine.ask(b"", limit or _SECONDS)).value
+        self._room = self._checked(self._machine.ask(b"", _SECONDS)).value
 
     def __enter__(self) -> "Session":
         return self

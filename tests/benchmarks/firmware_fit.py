@@ -1,13 +1,15 @@
 """Fit the simulator's formulas to counted runs, and write them: firmware_sim/cycles/fitted.json.
 
-    python -m tests.benchmarks.firmware_fit
+    python -m tests.benchmarks.firmware_fit [CORE ..]
 
 For every core, cell and scheme one stack of layers is compiled and emulated. Some of its layers are fitted, the error
-is measured on the others, and on a model of one layer, which compilers treat differently. Prints the errors.
+is measured on the others, and on models of one layer, which compilers treat differently. Prints the errors. Five
+minutes; after every change of the kernels.
 """
 
 import json
 import subprocess
+import sys
 from itertools import pairwise
 from typing import Any, Final
 
@@ -15,18 +17,18 @@ import numpy as np
 import numpy.typing as npt
 
 from edgernn._files import write_atomic
-from edgernn.firmware_sim.cycles import CORES
-from edgernn.firmware_sim.cycles.fitted import Formula
+from edgernn.firmware_sim.cycles import CORES, Part
+from edgernn.firmware_sim.cycles.fitted import Formula, head_terms, layer_terms
 from edgernn.fixedpoint import PRE_ACTIVATION_SCALE, STATE_SCALE
-from edgernn.qmodel import GATES, Affine, Cell, Head, Layer, QuantizedModel, Scheme, view_scale
-from edgernn.simulate import Part, Simulation, simulate
-from tests.models import SCHEMES, VARIANTS, Variant, random_affine, random_input
+from edgernn.qmodel import GATES, Cell, Head, Layer, QuantizedModel, Scheme, view_scale
+from edgernn.simulate import Simulation, simulate
+from tests.models import SCHEMES, VARIANTS, Variant, random_affine, random_input, random_model
 from tests.test_layout import ROOT
 
 PATH: Final = ROOT / "firmware_sim" / "cycles" / "fitted.json"
-SIZES: Final = (12, 32, 8, 64, 16, 24, 128, 12, 48, 30)  # of the input and of every layer
-CHECKED: Final = (4, 6, 7, 8)  # the layers that are not fitted
-SINGLE: Final = (12, 32)  # the model of one layer
+SIZES: Final = (12, 32, 8, 64, 16, 24, 128, 12, 48, 30, 36, 20)  # of the input and of every layer
+CHECKED: Final = (4, 6, 7, 8, 9, 10)  # the layers that are not fitted
+SINGLES: Final = ((28, 20), (16, 36), (12, 32))  # models of one layer, which are not fitted either
 HEADS: Final = ((16, 2), (32, 24), (64, 8), (128, 3), (8, 12), (24, 5), (48, 10))  # hidden sizes and outputs
 FITTED_HEADS: Final = [0, 1, 2, 3, 4]
 STEPS: Final = 8
@@ -60,74 +62,77 @@ def fit(terms: npt.NDArray[np.float64], costs: npt.NDArray[np.float64]) -> tuple
     return a, b, c
 
 
-def formula(shapes: list[tuple[int, int, int]], parts: list[Part], fitted: list[int]) -> tuple[Formula, float]:
-    """(constants fitted to some of the parts, the largest relative error on the others). shapes: units, columns, rows
-    of a unit."""
-    terms = np.array([Formula.terms(*shape) for shape in shapes])
+def formula(terms: list[tuple[float, float, float]], parts: list[Part], fitted: list[int]) -> dict[str, Any]:
+    """Constants fitted to some of the parts, and the largest relative error on the others."""
+    of = np.array(terms)
     costs = np.array([(part.instructions, part.cycles) for part in parts])
-    instructions, cycles = (fit(terms[fitted], costs[fitted, column]) for column in (0, 1))
+    instructions, cycles = (fit(of[fitted], costs[fitted, column]) for column in (0, 1))
     found = Formula(instructions, cycles, 0.0)
     others = [index for index in range(len(parts)) if index not in fitted]
-    modelled = np.array([found.costs(*shapes[index]) for index in others])
-    return found, float(np.abs(modelled / costs[others] - 1).max())
+    modelled = np.array([found.costs(terms[index]) for index in others])
+    error = float(np.abs(modelled / costs[others] - 1).max())
+    return {"instructions": instructions, "cycles": cycles, "error": float(f"{error:.2g}")}
 
 
-def filled(count: int) -> int:
-    return -(-count // 4) * 4
-
-
-def heads(core: str, scheme: Scheme) -> tuple[dict[str, Any], int]:
-    """(a head's formula with its error, bytes of the lookup tables)."""
+def head_entry(core: str, scheme: Scheme) -> tuple[dict[str, Any], int]:
+    """(what fitted.json holds of a head, bytes of the lookup tables)."""
     models = [stack("rnn", scheme, (4, hidden), outputs) for hidden, outputs in HEADS]
     found = [counted(core, model) for model in models]
     parts = [next(part for part in one.parts if part.name == "head") for one in found]
-    shapes = [(outputs, filled(hidden), 1) for hidden, outputs in HEADS]
-    affines = [models[0].layers[0].input, models[0].layers[0].recurrent, *_dense(models[0])]
-    streamed = sum(affine.weight.size + 8 * affine.rows for affine in affines)
-    return _plain(*formula(shapes, parts, FITTED_HEADS)), found[0].memory.tables - streamed
+    streamed = sum(part.streamed for part in found[0].parts)
+    lookups = found[0].memory.tables - streamed
+    return formula([head_terms(core, *sizes) for sizes in HEADS], parts, FITTED_HEADS), lookups
 
 
-def _dense(model: QuantizedModel) -> list[Affine]:
-    return [] if model.head is None else [model.head.dense]
-
-
-def entry(core: str, cell: Variant, scheme: Scheme, head: dict[str, Any]) -> dict[str, Any]:
-    """What fitted.json holds of a core, a cell and a scheme."""
+def layer_entry(core: str, cell: Variant, scheme: Scheme) -> dict[str, Any]:
+    """What fitted.json holds of a cell."""
     model = stack(cell, scheme, SIZES, 5)
-    found, single = counted(core, model), counted(core, stack(cell, scheme, SINGLE, 5))
-    parts = [part for one in (found, single) for part in one.parts if part.name.startswith("layer")]
-    gates = len(model.layers[0].gates)
-    sizes = [*pairwise(SIZES), SINGLE]
-    shapes = [(hidden, filled(columns) + filled(hidden), gates) for columns, hidden in sizes]
-    layer = _plain(*formula(shapes, parts, [index for index in range(len(model.layers)) if index not in CHECKED]))
-    more = (found.memory.code - single.memory.code) // (len(model.layers) - 1)
-    print(f"{core} {cell} {scheme}: layers within {layer['error']:.1%}, heads within {head['error']:.1%}", flush=True)
-    code = [single.memory.code - more, more]
-    return {"layer": layer, "head": head, "code": code, "stack": max(found.memory.stack, single.memory.stack)}
-
-
-def _plain(one: Formula, error: float) -> dict[str, Any]:
-    return {"instructions": one.instructions, "cycles": one.cycles, "error": float(f"{error:.2g}")}
+    others = [
+        random_model(seed, cell, scheme, input_size=inputs, hidden_size=hidden, head="steps", output_size=5)
+        for seed, (inputs, hidden) in enumerate(SINGLES)
+    ]
+    found, *singles = (counted(core, one) for one in (model, *others))
+    layers = [layer for one in (model, *others) for layer in one.layers]
+    parts = [part for one in (found, *singles) for part in one.parts if part.name.startswith("layer")]
+    chosen = [index for index in range(len(model.layers)) if index not in CHECKED]
+    single = max(one.memory.code for one in singles)
+    more = (found.memory.code - single) // (len(model.layers) - 1)
+    memory = {"code": [single - more, more], "stack": max(one.memory.stack for one in (found, *singles))}
+    return formula([layer_terms(core, layer) for layer in layers], parts, chosen) | memory
 
 
 def version(compiler: str) -> str:
     return subprocess.run([compiler, "--version"], capture_output=True, text=True, check=True).stdout.splitlines()[0]
 
 
+def core_entries(core: str) -> dict[str, Any]:
+    entries: dict[str, Any] = {}
+    for scheme in SCHEMES:
+        entries[f"head {scheme}"], entries["lookup_bytes"] = head_entry(core, scheme)
+        for cell in VARIANTS:
+            entries[f"{cell} {scheme}"] = layer_entry(core, cell, scheme)
+        errors = ", ".join(f"{name} {entry['error']:.1%}" for name, entry in entries.items() if scheme in name)
+        print(f"{core}: {errors}", flush=True)
+    return entries
+
+
+def text(compilers: list[str], cores: dict[str, dict[str, Any]]) -> str:
+    """JSON with a line for every entry."""
+    blocks = []
+    for core, entries in cores.items():
+        lines = ",\n".join(f"   {json.dumps(name)}: {json.dumps(entry)}" for name, entry in entries.items())
+        blocks.append(f"  {json.dumps(core)}: {{\n{lines}\n  }}")
+    inner = ",\n".join(blocks)
+    return f'{{\n "compilers": {json.dumps(compilers)},\n "cores": {{\n{inner}\n }}\n}}\n'
+
+
 def main() -> None:
-    cores: dict[str, Any] = {}
-    for core in CORES:
-        entries: dict[str, Any] = {}
-        lookups = []
-        for scheme in SCHEMES:
-            head, lookup = heads(core, scheme)
-            lookups.append(lookup)
-            for cell in VARIANTS:
-                entries[f"{cell} {scheme}"] = entry(core, cell, scheme, head)
-        cores[core] = {"lookup_bytes": max(lookups), **entries}
     compilers = [version("arm-none-eabi-gcc"), version("riscv64-unknown-elf-gcc")]
-    content = json.dumps({"compilers": compilers, "cores": cores}, indent=1)
-    write_atomic(PATH, content.encode() + b"\n")
+    known = json.loads(PATH.read_text())["cores"] if PATH.is_file() else {}
+    chosen = sys.argv[1:] or list(CORES)
+    content = text(compilers, {core: core_entries(core) if core in chosen else known[core] for core in CORES})
+    json.loads(content)
+    write_atomic(PATH, content.encode())
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
  * above, and how much is added on the way to the next one below. A gate is kept in the upper half of its word, as a
  * 16-bit multiplication can read it; what lies below is less than a unit, and its sign puts a tie where it belongs. */
 
+#if !defined(ERN_VECTORS)
 typedef int32_t ern_gate;
 
 /* An entry's value, and its slope times a position: `bits` of p, taken from below and put below bit 15. */
@@ -49,3 +50,4 @@ ERN_INLINE int32_t ern_scale(ern_gate gate, int32_t v, int e) {
   return ern_round_shift((gate >> 16) * v, v >> 31, e);
 #endif
 }
+#endif

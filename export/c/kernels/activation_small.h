@@ -1,22 +1,27 @@
-/* sigmoid and tanh from a table of one side: 1,028 bytes. An entry is sigmoid(i / 24) in Q0.16 above, and how much is
- * added to it on the way to the next one below. Both functions are odd (but for sigmoid's 1/2), roundings included. */
+/* sigmoid and tanh from a table of one side: 1,024 bytes. An entry is sigmoid(i / 24) in Q0.16, less 1/2, above bit 17,
+ * and how much is added to it on the way to the next one below. Both functions are odd (about 1/2 the sigmoid), roundings
+ * included: -(v >> n) is (~v >> n) + 1, so that ~v takes the same rounding constant. */
 
 typedef int32_t ern_gate;
 
+/* sigmoid(sat16(p)) for p of 18 bits; it is flat in the last interval */
 ERN_INLINE ern_gate ern_sigmoid(int32_t p) {
-  int32_t saturated = ern_sat16(p), sign = saturated >> 31, magnitude = (saturated ^ sign) - sign, value;
-  uint32_t entry = ern_table[magnitude >> 7];
-  value = (int32_t)(((entry >> 16) << 7) + ((uint32_t)magnitude & 127u) * (entry & 0xFFFFu) + 128u) >> 8;
-  return (value ^ sign) + (sign & 32769);
+  int32_t sign = p >> 31, value;
+  uint32_t magnitude = (uint32_t)((p ^ sign) - sign), interval = magnitude >> 7, entry;
+  if (interval > 255) interval = 255;
+  entry = ern_table[interval];
+  value = (int32_t)((entry >> 10) + (magnitude & 127u) * (entry & 0xFFFFu));
+  return ((value ^ sign) + 128 + 16384 * 256) >> 8;
 }
 
+/* tanh(sat16(p)) */
 ERN_INLINE int32_t ern_tanh(int32_t p) {
-  int32_t sign = p >> 31, magnitude = (p ^ sign) - sign, value;
-  uint32_t entry;
+  int32_t sign = p >> 31, value;
+  uint32_t magnitude = (uint32_t)((p ^ sign) - sign), entry;
   if (magnitude > 16319) magnitude = 16319; /* beyond it is 1 */
   entry = ern_table[magnitude >> 6];
-  value = (int32_t)(((entry >> 16) << 6) + ((uint32_t)magnitude & 63u) * (entry & 0xFFFFu) + 32u - (1u << 21)) >> 6;
-  return (value ^ sign) - sign;
+  value = (int32_t)((entry >> 11) + (magnitude & 63u) * (entry & 0xFFFFu));
+  return ((value ^ sign) + 32) >> 6;
 }
 
 /* round_shift(gate * v, e) */

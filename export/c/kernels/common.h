@@ -5,16 +5,18 @@
 
 #if defined(__GNUC__)
 #define ERN_INLINE static inline __attribute__((always_inline, unused))
-#define ERN_APART static __attribute__((noinline))
+#define ERN_APART static __attribute__((noinline, unused))
 #define ERN_ALIGNED __attribute__((aligned(16)))
 #define ERN_ROLLED _Pragma("GCC unroll 1")
 #define ERN_UNROLLED _Pragma("GCC unroll 4")
+#define ERN_LOOP __asm__ volatile("" : : : "memory") /* in a loop that is not to become a call of memset or memcpy */
 #else
 #define ERN_INLINE static inline
 #define ERN_APART static
 #define ERN_ALIGNED
 #define ERN_ROLLED
 #define ERN_UNROLLED
+#define ERN_LOOP
 #endif
 
 #if defined(__GNUC__) && defined(__ARM_FEATURE_DSP) && defined(__thumb2__)
@@ -23,6 +25,12 @@
 
 typedef char ern_needs_arithmetic_shift[(-3 >> 1) == -2 ? 1 : -1];
 typedef char ern_needs_32_bit_int[sizeof(int) >= 4 ? 1 : -1];
+
+#if ERN_W8A16
+typedef int16_t ern_input;
+#else
+typedef int8_t ern_input;
+#endif
 
 #define ERN_GENERAL (-1) /* in place of a left shift: multipliers of any size, see ern_requantize_general */
 

@@ -13,28 +13,39 @@ typedef struct {
   const int32_t *rows;   /* of every block: 4 biases, 4 multipliers */
 } ern_stream;
 
+#define ERN_COLUMN(n)                                                                                                  \
+  sum0 += v[n] * w[4 * n];                                                                                             \
+  sum1 += v[n] * w[4 * n + 1];                                                                                         \
+  sum2 += v[n] * w[4 * n + 2];                                                                                         \
+  sum3 += v[n] * w[4 * n + 3];
+
 /* Four rows of a dense map, requantized: out[row] = sat16((bias + weights . v) * multiplier). */
 ERN_INLINE void ern_dense4(ern_stream *stream, const ern_operand *v, int columns, int left, int32_t out[4]) {
   const int8_t *w = stream->weights;
   const int32_t *rows = stream->rows;
-  int32_t acc[4];
-  int n, column;
-  for (n = 0; n < 4; n++) acc[n] = rows[n];
-  for (column = 0; column < columns; column++, w += 4) {
-    int32_t value = v[column];
-    acc[0] += value * w[0];
-    acc[1] += value * w[1];
-    acc[2] += value * w[2];
-    acc[3] += value * w[3];
+  const ern_operand *end = v + columns, *quads = v + (columns & ~3);
+  int32_t sum0 = rows[0], sum1 = rows[1], sum2 = rows[2], sum3 = rows[3];
+  ERN_ROLLED
+  for (; v != quads; v += 4, w += 16) {
+    ERN_COLUMN(0)
+    ERN_COLUMN(1)
+    ERN_COLUMN(2)
+    ERN_COLUMN(3)
   }
-  for (n = 0; n < 4; n++) out[n] = ern_requantize(acc[n], rows[4 + n], left);
+  for (; v != end; v++, w += 4) {
+    ERN_COLUMN(0)
+  }
+  out[0] = ern_requantize(sum0, rows[4], left);
+  out[1] = ern_requantize(sum1, rows[5], left);
+  out[2] = ern_requantize(sum2, rows[6], left);
+  out[3] = ern_requantize(sum3, rows[7], left);
   stream->weights = w;
   stream->rows = rows + 8;
 }
 
-/* The sum of two such maps, of operands that lie one after the other. */
-ERN_INLINE void ern_sum4(ern_stream *stream, const ern_operand *v, int columns, int left, int next_columns,
-                         int next_left, int32_t out[4]) {
+/* The sum of two such maps, of operands that lie one after the other. Once in the program: it is most of the code. */
+ERN_APART void ern_sum4(ern_stream *stream, const ern_operand *v, int columns, int left, int next_columns,
+                        int next_left, int32_t out[4]) {
   int32_t second[4];
   int n;
   ern_dense4(stream, v, columns, left, out);

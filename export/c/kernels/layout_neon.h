@@ -1,4 +1,5 @@
-/* Weights of sixteen columns of a row beside each other: for the vectors of Cortex-A, with or without dot products.
+/* Weights of sixteen columns of a row beside each other: for the vectors of Cortex-A, with dot products where the compiler
+ * is told of them (a Raspberry Pi 5: -mcpu=cortex-a76) or without.
  *
  * A block holds [16 columns] of its four rows after another, then the next sixteen columns; the last group may be one of
  * eight. With |weight| <= 127 two products of bytes fit 16 bits: 2 * 127 * 128 < 2^15. */
@@ -16,8 +17,7 @@ typedef struct {
   const int32_t *rows;   /* of every block: 4 biases, 4 multipliers */
 } ern_stream;
 
-#if defined(__ARM_NEON)
-#include <arm_neon.h>
+#if defined(ERN_VECTORS)
 
 /* sum + weights . v of one row, spread over the lanes, for sixteen and for eight columns. */
 #if ERN_W8A16
@@ -60,24 +60,24 @@ ERN_INLINE int32x4_t ern_lanes(int32x4_t a, int32x4_t b, int32x4_t c, int32x4_t 
 }
 
 /* As ern_requantize; left is never 0, since the doubling of the product is one of its bits. */
-ERN_INLINE int32x4_t ern_requantize4(int32x4_t acc, int32x4_t multiplier, int left) {
-  if (left == ERN_GENERAL) {
-    int32x4_t factor = vshrq_n_s32(multiplier, 8), back = vnegq_s32(vandq_s32(multiplier, vdupq_n_s32(255)));
-    int64x2_t low = vmull_s32(vget_low_s32(acc), vget_low_s32(factor));
-    int64x2_t high = vmull_s32(vget_high_s32(acc), vget_high_s32(factor));
-    low = vrshlq_s64(low, vmovl_s32(vget_low_s32(back)));
-    high = vrshlq_s64(high, vmovl_s32(vget_high_s32(back)));
-    acc = vcombine_s32(vqmovn_s64(low), vqmovn_s64(high));
-  } else {
-    acc = vqrdmulhq_s32(vshlq_s32(acc, vdupq_n_s32(left - 1)), multiplier);
-  }
-  return vmovl_s16(vqmovn_s32(acc));
+ERN_INLINE int16x4_t ern_requantize4(int32x4_t acc, int32x4_t multiplier, int left) {
+  int32x4_t factor, back;
+  int64x2_t low, high;
+  if (left != ERN_GENERAL) return vqmovn_s32(vqrdmulhq_s32(vshlq_s32(acc, vdupq_n_s32(left - 1)), multiplier));
+  factor = vshrq_n_s32(multiplier, 8);
+  back = vnegq_s32(vandq_s32(multiplier, vdupq_n_s32(255)));
+  low = vmull_s32(vget_low_s32(acc), vget_low_s32(factor));
+  high = vmull_s32(vget_high_s32(acc), vget_high_s32(factor));
+  low = vrshlq_s64(low, vmovl_s32(vget_low_s32(back)));
+  high = vrshlq_s64(high, vmovl_s32(vget_high_s32(back)));
+  return vqmovn_s32(vcombine_s32(vqmovn_s64(low), vqmovn_s64(high)));
 }
 
 /* The next block of four rows: sat16((bias + weights . v) * multiplier). columns: a multiple of 8. */
-ERN_INLINE int32x4_t ern_block4(ern_stream *stream, const ern_operand *v, int columns, int left) {
+ERN_INLINE ern_value ern_rows4(ern_stream *stream, const ern_operand *v, int columns, int left) {
   const int8_t *w = stream->weights;
   int32x4_t a = vdupq_n_s32(0), b = a, c = a, d = a, sums;
+  int16x4_t requantized;
   int column;
   ERN_UNROLLED
   for (column = 0; column + 16 <= columns; column += 16, w += 64) {
@@ -94,20 +94,38 @@ ERN_INLINE int32x4_t ern_block4(ern_stream *stream, const ern_operand *v, int co
     w += 32;
   }
   sums = vaddq_s32(vld1q_s32(stream->rows), ern_lanes(a, b, c, d));
-  sums = ern_requantize4(sums, vld1q_s32(stream->rows + 4), left);
+  requantized = ern_requantize4(sums, vld1q_s32(stream->rows + 4), left);
   stream->weights = w;
   stream->rows += 8;
-  return sums;
+  return requantized;
 }
 
 ERN_INLINE void ern_dense4(ern_stream *stream, const ern_operand *v, int columns, int left, int32_t out[4]) {
-  vst1q_s32(out, ern_block4(stream, v, columns, left));
+  vst1q_s32(out, vmovl_s16(ern_rows4(stream, v, columns, left)));
 }
 
-ERN_INLINE void ern_sum4(ern_stream *stream, const ern_operand *v, int columns, int left, int next_columns,
-                         int next_left, int32_t out[4]) {
-  int32x4_t first = ern_block4(stream, v, columns, left);
-  vst1q_s32(out, vaddq_s32(first, ern_block4(stream, v + columns, next_columns, next_left)));
+/* The view of four values, and of a whole hidden state. */
+#if ERN_W8A16
+ERN_INLINE void ern_store_view(ern_operand *view, ern_value v) { vst1_s16(view, v); }
+#else
+ERN_INLINE int8x8_t ern_views(int16x8_t v) {
+  return vqrshrn_n_s16(vqaddq_s16(v, vorrq_s16(vshrq_n_s16(v, 15), vdupq_n_s16(1))), 8);
+}
+ERN_INLINE void ern_store_view(ern_operand *view, ern_value v) {
+  int8x8_t bytes = ern_views(vcombine_s16(v, v));
+  vst1_lane_s8(view, bytes, 0);
+  vst1_lane_s8(view + 1, bytes, 1);
+  vst1_lane_s8(view + 2, bytes, 2);
+  vst1_lane_s8(view + 3, bytes, 3);
+}
+#endif
+
+ERN_INLINE void ern_view_of(const int16_t *h, int units, ern_operand *view) {
+  int u;
+#if !ERN_W8A16
+  for (; units >= 8; units -= 8, h += 8, view += 8) vst1_s8(view, ern_views(vld1q_s16(h)));
+#endif
+  for (u = 0; u < units; u++) view[u] = ern_view(h[u]);
 }
 
 #else

@@ -6,7 +6,10 @@ ERN_INLINE int32_t ern_requantize(int32_t acc, int32_t multiplier, int left) {
 #if defined(ERN_DSP)
   __asm__("smmulr %0, %1, %2" : "=r"(high) : "r"(scaled), "r"(multiplier));
 #else
-  high = (int32_t)(((int64_t)scaled * multiplier + 0x80000000LL) >> 32);
+  {
+    int64_t product = (int64_t)scaled * multiplier;
+    high = (int32_t)(product >> 32) + (int32_t)((uint32_t)product >> 31);
+  }
 #endif
   return ern_sat16(high);
 }

@@ -14,6 +14,6 @@ int main(void) {
   } else {
     printk("@name@: FAIL, integers that are wrong: %d\n", wrong);
   }
-  printk("microseconds for the sequence: %u\n", k_cyc_to_us_near32(cycles));
+  printk("microseconds for the sequence: %u\n", (unsigned int)k_cyc_to_us_near32(cycles));
   return 0;
 }
