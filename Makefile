@@ -1,5 +1,5 @@
-# make demo   train, prune, quantise, export, verify and benchmark a model on real data
-# make test   lint, types and all tests
+# make demo   train, prune, quantise, export, verify, benchmark and simulate a model on real data
+# make test   lint, types and all tests; installs cross compilers and QEMU where they are missing (`make tools`)
 # make test-arm   the engines' aarch64 wheels on the emulated cores of a Raspberry Pi 4 and 5 (10 to 15 minutes, later 5)
 # make soak   10,000 models through every engine, 100,000 damaged files, 300 kills in training and export (half an hour)
 # All make .venv and install what they need first; a second call finds it there.
@@ -26,9 +26,10 @@ demo: .venv/installed
 	$(TRAIN) --qat none -o $(RUN)-float
 	$(TRAIN) --qat w8a8 -o $(RUN)
 	$(TRAIN) --qat w8a8 --sparsity 0.75 --block unit -o $(RUN)-sparse
-	$(BIN)/edgernn export $(RUN)-sparse/model.ernn --format tflite,onnx --form sequence,step
+	$(BIN)/edgernn export $(RUN)-sparse/model.ernn --format tflite,onnx,c --form sequence,step --target cortex-m4
 	$(BIN)/edgernn verify $(RUN)-sparse/model.ernn
 	$(BIN)/edgernn benchmark $(RUN)-sparse/model.ernn
+	$(BIN)/edgernn simulate $(RUN)-sparse/model.ernn --core cortex-m4 --board nucleo-l4r5zi
 
 test: check tools .venv/tflite-runtime/installed
 	$(BIN)/python -m pytest -n 2 -q
@@ -52,8 +53,10 @@ check: .venv/installed
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 
-bench: .venv/installed
+bench: tools .venv/installed
 	$(BIN)/python -m tests.benchmarks.kernel
+	$(BIN)/python -m tests.benchmarks.firmware
+	$(BIN)/python -m tests.benchmarks.validation
 
 .venv/installed: pyproject.toml
 	$(PYTHON) -m venv .venv

@@ -63,6 +63,6 @@ class HostFirmware:
         return y
 
 
-def _pointer(array: IntArray) -> ctypes.c_void_p:
+def _pointer(array: np.ndarray) -> ctypes.c_void_p:
     assert array.flags.c_contiguous
     return array.ctypes.data_as(ctypes.c_void_p)

@@ -37,8 +37,8 @@ _KEYWORDS: Final = (
     "volatile while"
 )
 _HEADERS: Final = (  # of C's library: NAME.h must not be taken for one of them
-    "assert complex ctype errno fenv inttypes iso646 limits locale math setjmp signal stdalign stdarg stdatomic stdbool "
-    "stddef stdint stdio stdlib stdnoreturn string tgmath threads time uchar wchar wctype"
+    "assert complex ctype errno fenv inttypes iso646 limits locale math setjmp signal stdalign stdarg stdatomic "
+    "stdbool stddef stdint stdio stdlib stdnoreturn string tgmath threads time uchar wchar wctype"
 )
 _LONGEST_NAME: Final = 40
 

@@ -28,7 +28,7 @@ class Block(NamedTuple):
     def take(self, values: Array) -> Array:
         """values [rows, ..] -> int64 [4, ..]."""
         rows = np.array(self.rows)
-        chosen = values[rows].astype(np.int64)
+        chosen: Array = values[rows].astype(np.int64)
         chosen[rows < 0] = 0
         return chosen
 

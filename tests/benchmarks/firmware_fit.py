@@ -88,7 +88,7 @@ def layer_entry(core: str, cell: Variant, scheme: Scheme) -> dict[str, Any]:
     """What fitted.json holds of a cell."""
     model = stack(cell, scheme, SIZES, 5)
     others = [
-        random_model(seed, cell, scheme, input_size=inputs, hidden_size=hidden, head="steps", output_size=5)
+        random_model(seed, cell, scheme, input_size=inputs, hidden_size=hidden, head=None)
         for seed, (inputs, hidden) in enumerate(SINGLES)
     ]
     found, *singles = (counted(core, one) for one in (model, *others))
