@@ -34,9 +34,12 @@ def check(args: argparse.Namespace) -> None:
     from ..export.c.packages import PACKAGES
 
     args.target = args.target or "generic"
-    args.name = args.name or args.model.stem
     check_target(args.target)
-    check_name(args.name)
+    try:
+        check_name(args.name or args.model.stem)
+    except ValueError as error:
+        raise ValueError(f"{error}{'' if args.name else ' with --name'}") from None
+    args.name = args.name or args.model.stem
     if args.package not in (None, *PACKAGES):
         raise ValueError(f"unknown package {args.package!r}; known are {', '.join(PACKAGES)}")
 

@@ -76,7 +76,8 @@ def check_name(name: str) -> None:
     """Raise ValueError unless `name` can begin the names of C functions and types."""
     if not re.fullmatch(r"[A-Za-z]\w*", name, re.ASCII) or len(name) > _LONGEST_NAME:
         raise ValueError(
-            f"the name {name!r} is no C identifier: use a letter, then letters, digits and _, {_LONGEST_NAME} at most"
+            f"the name {name!r} is no C identifier (a letter, then letters, digits and _, {_LONGEST_NAME} at most); "
+            "choose another"
         )
     if name.lower() in (*_KEYWORDS.split(), *_HEADERS.split()) or name.lower().startswith("ern_"):
         raise ValueError(f"the name {name!r} has a meaning of its own in C, its library or the kernels; choose another")
