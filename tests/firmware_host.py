@@ -51,6 +51,10 @@ class HostFirmware:
     def step(self, x: IntArray, y: IntArray | None) -> None:
         self._library.net_step(_pointer(self.state), _pointer(x), None if y is None else _pointer(y))
 
+    def skip(self, x: IntArray) -> None:
+        """Run x without outputs."""
+        self._library.net_run(_pointer(self.state), _pointer(x), ctypes.c_uint32(len(x)), None)
+
     def run(self, x: IntArray) -> IntArray:
         """The outputs of x [T, input_size], from the state as it is."""
         model = self.model

@@ -74,6 +74,9 @@ def test_the_vectors_are_of_the_data_that_trained_the_model(capsys: pytest.Captu
         (("--format", "c", "--target", "cortex-m99"), "unknown target 'cortex-m99'; known are generic"),
         (("--format", "c", "--name", "9lives"), "no C identifier"),
         (("--format", "c", "--name", "a/../b"), "no C identifier"),
+        (("--format", "c", "--name", ""), "no C identifier"),
+        (("--format", "c", "--name", "Arduino", "--package", "arduino"), "a header of Arduino's own"),
+        (("--format", "c", "--form", "step"), "--form goes with --format tflite and onnx"),
         (("--format", "c", "--package", "conan"), "unknown package 'conan'; known are cmake"),
         (("--target", "cortex-m4"), "--target goes with --format c"),
         (("--format", "onnx", "--name", "x"), "--name goes with --format c"),
@@ -93,6 +96,23 @@ def test_a_file_whose_name_is_no_identifier(capsys: pytest.CaptureFixture[str], 
     fail(capsys, "_, 40 at most); choose another with --name", "export", odd, "--format", "c")
     succeed(capsys, "export", odd, "--format", "c", "--name", "my_model")
     assert (odd.parent / "my-model 2_generic" / "my_model.c").is_file()
+
+
+def test_a_new_name_replaces_the_old_one(capsys: pytest.CaptureFixture[str], model_file: Path) -> None:
+    succeed(capsys, "export", model_file, "--format", "c")
+    folder = model_file.parent / "model_generic"
+    (folder / "main.c").write_text("int main(void);")
+    (folder / "main.h").write_text("mine")
+    found = succeed(capsys, "export", model_file, "--format", "c", "--name", "other")
+    assert "removed the former" in found
+    assert names(folder) == {"main.c", "main.h", "other.h", "other.c", "other_test.c"}
+
+
+def test_a_file_that_is_a_folder(capsys: pytest.CaptureFixture[str], model_file: Path) -> None:
+    """Nothing is written when something cannot be."""
+    (model_file.parent / "model_generic" / "model.c").mkdir(parents=True)
+    fail(capsys, "model.c is a folder", "export", model_file, "--format", "c")
+    assert names(model_file.parent) == {"model.ernn"}
 
 
 def test_a_folder_that_is_a_file(capsys: pytest.CaptureFixture[str], model_file: Path) -> None:

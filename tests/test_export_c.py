@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from edgernn.export import to_c
-from edgernn.export.c import TARGETS
+from edgernn.export.c import TARGETS, slow_parts
 from edgernn.firmware_sim import Stream, run
 from edgernn.qmodel import Affine, QuantizedModel, Scheme
 
@@ -114,7 +114,7 @@ def test_rows_that_pruning_emptied_are_constants(target: str, tmp_path: Path) ->
 
 @each_layout
 def test_step_by_step_and_in_pieces(target: str, tmp_path: Path) -> None:
-    """As `Stream` has it, whatever the head; a step without output; run goes on from the state."""
+    """As `Stream` has it, whatever the head; steps without output; run goes on from the state."""
     for seed, head in enumerate(HEADS):
         model = random_model(seed, VARIANTS[seed], layers=2, head=head)
         x = random_input(model, 9, seed)
@@ -125,8 +125,9 @@ def test_step_by_step_and_in_pieces(target: str, tmp_path: Path) -> None:
             firmware.step(x[t], y)
             assert np.array_equal(y, stream.step(x[t]))
         firmware.step(x[4], None)
+        firmware.skip(x[5:7])
         whole = run(model, x)[0]
-        assert np.array_equal(firmware.run(x[5:]), whole[5:] if model.every_step else whole)
+        assert np.array_equal(firmware.run(x[7:]), whole[7:] if model.every_step else whole)
 
 
 def test_the_state_is_where_the_header_says(tmp_path: Path) -> None:
@@ -184,6 +185,12 @@ def test_the_header_tells_what_the_model_is(tmp_path: Path) -> None:
     assert np.array_equal(np.array(printed[12:], np.float32), [model.input_mean[4], model.input_std[4]])
 
 
+def test_slow_parts_are_named() -> None:
+    model = random_model(2, "gru", hidden_size=8, per_tensor=True)
+    assert [slow_parts(model, target) for target in TARGETS] == [[]] * len(TARGETS)
+    assert slow_parts(narrow(model), "cortex-m4") == slow_parts(narrow(model), "generic") == ["layer_0"]
+
+
 def test_two_models_in_one_program(tmp_path: Path) -> None:
     """No symbol but those that begin with the name is visible from outside."""
     for name, cell in (("one", "gru"), ("two", "lstm")):
@@ -208,6 +215,9 @@ def test_two_models_in_one_program(tmp_path: Path) -> None:
         ({"name": "n" * 41}, "40 at most"),
         ({"name": "switch"}, "meaning of its own"),
         ({"name": "ern_x"}, "meaning of its own"),
+        ({"name": "Ern"}, "meaning of its own"),
+        ({"name": "arm_mve"}, "meaning of its own"),
+        ({"name": "con"}, "meaning of its own"),
         ({"name": "String"}, "meaning of its own"),
         ({"target": "cortex-m99"}, "unknown target 'cortex-m99'; known are generic, cortex-m0"),
         ({"vectors": (np.zeros((3, 4), np.int8), np.zeros(2, np.int8))}, "vectors' outputs are int8 (2,)"),

@@ -1,14 +1,30 @@
-"""C exports compiled for every core: no warning, and nothing needed from outside: no library, no compiler's helper."""
+"""C exports compiled for every core: no warning, nothing needed from outside; and on a core of the other byte order."""
 
 import subprocess
 from pathlib import Path
 
 import pytest
 
+from edgernn.export.c import TARGETS
+from edgernn.firmware_sim import run
 from edgernn.firmware_sim.emulation.cores import CORES
 
 from .firmware_host import NAME, STRICT, write_c
-from .models import SCHEMES, VARIANTS, random_model
+from .models import SCHEMES, VARIANTS, random_input, random_model
+
+_START = """
+.syntax unified
+.arm
+.global _start
+_start:
+  ldr sp, =stack_end
+  bl main
+  mov r7, #1
+  svc 0
+.bss
+  .space 65536
+stack_end:
+"""
 
 
 @pytest.mark.parametrize("level", ["-O2", "-Os"])
@@ -28,3 +44,19 @@ def test_the_object_needs_nothing(core: str, level: str, tmp_path: Path) -> None
         nm = one.compiler.replace("-gcc", "-nm")
         undefined = subprocess.run([nm, "-u", made], capture_output=True, text=True, check=True).stdout.split()
         assert undefined == [], cell
+
+
+@pytest.mark.parametrize("target", {layout: target for target, layout in TARGETS.items()}.values())
+def test_big_endian(target: str, tmp_path: Path) -> None:
+    """Assembly reads two operands as a word: there it must not be taken."""
+    flags = ["-march=armv7-a", "-mthumb", "-mbig-endian", "-mfloat-abi=soft", "-O2", "-ffreestanding", "-nostdlib"]
+    (tmp_path / "start.S").write_text(_START)
+    for scheme in SCHEMES:
+        model = random_model(5, "lstm", scheme, head="steps")
+        x = random_input(model, 9, 5)
+        write_c(model, tmp_path, target, x, run(model, x)[0])
+        sources = [str(tmp_path / name) for name in ("start.S", f"{NAME}.c", f"{NAME}_test.c")]
+        command = ["arm-none-eabi-gcc", *flags, "-static", "-Wl,--be8", *sources, "-o", str(tmp_path / "test")]
+        done = subprocess.run(command, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        assert subprocess.run(["qemu-armeb", str(tmp_path / "test")]).returncode == 0, scheme

@@ -1,7 +1,8 @@
 """What `export` does for C: its options, and the files."""
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ._models import find_dataset
@@ -30,16 +31,18 @@ def check(args: argparse.Namespace) -> None:
             if getattr(args, option) is not None:
                 raise ValueError(f"--{option} goes with --format c")
         return
+    if args.form and set(args.format) == {"c"}:
+        raise ValueError("--form goes with --format tflite and onnx: C has all of its functions in one file")
     from ..export.c import check_name, check_target
     from ..export.c.packages import PACKAGES
 
     args.target = args.target or "generic"
     check_target(args.target)
     try:
-        check_name(args.name or args.model.stem)
+        check_name(args.model.stem if args.name is None else args.name)
     except ValueError as error:
-        raise ValueError(f"{error}{'' if args.name else ' with --name'}") from None
-    args.name = args.name or args.model.stem
+        raise ValueError(f"{error}{' with --name' if args.name is None else ''}") from None
+    args.name = args.model.stem if args.name is None else args.name
     if args.package not in (None, *PACKAGES):
         raise ValueError(f"unknown package {args.package!r}; known are {', '.join(PACKAGES)}")
 
@@ -57,6 +60,31 @@ def exports(model: "QuantizedModel", args: argparse.Namespace) -> Iterator[tuple
         folder += f"_{args.package}"
     for name, text in made.items():
         yield f"{folder}/{name}", text.encode()
+
+
+def notes(model: "QuantizedModel", args: argparse.Namespace) -> list[str]:
+    """What to know about the C: parts that are slower than they might be."""
+    from ..export.c import slow_parts
+
+    slow = ", ".join(slow_parts(model, args.target))
+    return [f"{slow}: scales of rows are too far apart for the fast multiplication; exact, but slower"] if slow else []
+
+
+def remove_former(paths: Iterable[Path]) -> list[str]:
+    """Remove earlier exports of another name from the folders of these C files; a note on what that was.
+
+    Only files that say of themselves that edgernn made them: a program that compiles the folder wants one model.
+    """
+    new = set(paths)
+    found = []
+    for folder in sorted({path.parent for path in new if path.suffix == ".c"}):
+        for header in sorted(set(folder.glob("*.h")) - new):
+            if "_MODEL_HASH " in header.read_text(errors="replace"):
+                names = (header.name, f"{header.stem}.c", f"{header.stem}_test.c")
+                found += [folder / name for name in names if (folder / name).is_file()]
+    for path in found:
+        path.unlink()
+    return [f"removed the former {', '.join(str(path) for path in found)}"] if found else []
 
 
 def _vectors(model: "QuantizedModel") -> "tuple[IntArray, IntArray]":

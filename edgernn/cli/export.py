@@ -65,6 +65,12 @@ def run(args: argparse.Namespace) -> int:
     contents = {folder / name: content for name, content in _exports(model, path, args)}
     for parent in sorted({path.parent for path in contents}):
         check_folder(parent)
+    for path in contents:
+        if path.is_dir():
+            raise ValueError(f"{path} is a folder: remove it, or choose another folder with -o")
+    if "c" in args.format:
+        notes += firmware.notes(model, args)
+        notes += firmware.remove_former(contents)
     for path, content in contents.items():
         write_atomic(path, content)
     files = [{"path": str(path), "bytes": len(content)} for path, content in contents.items()]

@@ -12,7 +12,7 @@ import numpy as np
 
 from ...qmodel import IntArray, QuantizedModel
 from .header import header
-from .layouts import LAYOUTS
+from .layouts import GENERAL, LAYOUTS
 from .network import Network
 from .source import source
 from .vectors import self_test
@@ -36,13 +36,16 @@ _KEYWORDS: Final = (
     "short signed sizeof static struct switch template this throw true try typedef union unsigned using virtual void "
     "volatile while"
 )
-_HEADERS: Final = (  # of C's library: NAME.h must not be taken for one of them
-    "assert complex ctype errno fenv inttypes iso646 limits locale math setjmp signal stdalign stdarg stdatomic "
-    "stdbool stddef stdint stdio stdlib stdnoreturn string tgmath threads time uchar wchar wctype"
+_HEADERS: Final = (  # of C's library and of compilers, which NAME.h must not be taken for
+    "arm_acle arm_mve arm_neon assert complex ctype errno fenv inttypes iso646 limits locale math setjmp signal "
+    "stdalign stdarg stdatomic stdbool stddef stdint stdio stdlib stdnoreturn string tgmath threads time uchar wchar "
+    "wctype"
 )
+_DEVICES: Final = "aux con nul prn com1 com2 com3 com4 lpt1 lpt2 lpt3"  # no file on Windows may have these names
+_TAKEN: Final = f"{_KEYWORDS} {_HEADERS} {_DEVICES}"
 _LONGEST_NAME: Final = 40
 
-__all__ = ["TARGETS", "check_name", "check_target", "to_c"]
+__all__ = ["TARGETS", "check_name", "check_target", "slow_parts", "to_c"]
 
 
 def to_c(
@@ -66,6 +69,16 @@ def to_c(
     return made
 
 
+def slow_parts(model: QuantizedModel, target: str = "generic") -> list[str]:
+    """The parts (layer_0, layer_0_reverse, .., head) whose rows' scales are too far apart for the fast multiplication.
+
+    They take more instructions, and give the same integers. Raises ValueError for an unknown target.
+    """
+    check_target(target)
+    network = Network(model, "model", LAYOUTS[TARGETS[target]])
+    return [part.name for part in network.parts if GENERAL in part.lefts]
+
+
 def check_target(target: str) -> None:
     """Raise ValueError for an unknown target."""
     if target not in TARGETS:
@@ -79,8 +92,10 @@ def check_name(name: str) -> None:
             f"the name {name!r} is no C identifier (a letter, then letters, digits and _, {_LONGEST_NAME} at most); "
             "choose another"
         )
-    if name.lower() in (*_KEYWORDS.split(), *_HEADERS.split()) or name.lower().startswith("ern_"):
-        raise ValueError(f"the name {name!r} has a meaning of its own in C, its library or the kernels; choose another")
+    if name.lower() in (*_TAKEN.split(), "ern") or name.lower().startswith("ern_"):
+        raise ValueError(
+            f"the name {name!r} has a meaning of its own in C, its library, the kernels or Windows; choose another"
+        )
 
 
 def _checked(model: QuantizedModel, x: IntArray, y: IntArray) -> tuple[IntArray, IntArray]:

@@ -56,7 +56,7 @@ def _reset(network: Network) -> str:
 def _one_way(network: Network) -> Iterator[str]:
     name, parts = network.name, network.directions
     upper, every_step = name.upper(), network.model.every_step
-    each = "y + t * {0}_OUTPUT_SIZE" if every_step else "0"
+    each = f"y == 0 ? 0 : y + t * {upper}_OUTPUT_SIZE" if every_step else "0"
     yield _function(
         f"static void {name}_answer({name}_state_t *state, {name}_output_t *y)", *_answer(network, parts[-1])
     )
@@ -71,9 +71,9 @@ def _one_way(network: Network) -> Iterator[str]:
         f"void {name}_run({name}_state_t *state, const {name}_input_t *x, uint32_t steps, {name}_output_t *y)",
         "uint32_t t;",
         "for (t = 0; t < steps; t++) {",
-        f"  {name}_step(state, x + t * {upper}_INPUT_SIZE, {each.format(upper)});",
+        f"  {name}_step(state, x + t * {upper}_INPUT_SIZE, {each});",
         "}",
-        *([] if every_step else [f"{name}_answer(state, y);"]),
+        *([] if every_step else [f"if (y != 0) {name}_answer(state, y);"]),
     )
 
 

@@ -15,9 +15,9 @@ def header(network: Network, target: str) -> str:
     lines = [
         f"/* {name}: a recurrent network in the integers of edgernn's arithmetic. No library, no allocation, no float.",
         " *",
-        f" * An input is round((value - mean) / (std * {name.upper()}_INPUT_SCALE)) + {name.upper()}_INPUT_ZERO_POINT,",
-        " * clipped to its type; mean and std are the channel's. An output stands for output * "
-        f"{name.upper()}_OUTPUT_SCALE. */",
+        f" * An input is rintf((value - mean) / (std * {name.upper()}_INPUT_SCALE)) + {name.upper()}_INPUT_ZERO_POINT,",
+        " * clipped to its type, all in float, halves rounded to even; mean and std are the channel's. An output",
+        f" * stands for output * {name.upper()}_OUTPUT_SCALE. */",
         f"#ifndef {guard}",
         f"#define {guard}",
         "",
@@ -52,12 +52,12 @@ def _macros(network: Network, target: str) -> dict[str, object]:
         "MODEL_HASH": f'"{model.fingerprint}"',
         "TARGET": f'"{target}"',
         "INPUT_SIZE": model.input_size,
-        "INPUT_SCALE": f"{model.input_scale!r}f",
+        "INPUT_SCALE": f"{float(model.input_scale)!r}f",
         "INPUT_ZERO_POINT": f"({model.input_zero_point})",
         "INPUT_MEAN": _floats(model.input_mean.tolist()),
         "INPUT_STD": _floats(model.input_std.tolist()),
         "OUTPUT_SIZE": model.output_size,
-        "OUTPUT_SCALE": f"{model.output_scale!r}f",
+        "OUTPUT_SCALE": f"{float(model.output_scale)!r}f",
         "EVERY_STEP": f"{int(model.every_step)} /* {_answers(network)} */",
         "BIDIRECTIONAL": int(model.bidirectional),
         "MACS_PER_STEP": sum(part.macs for part in network.directions),
@@ -68,7 +68,8 @@ def _macros(network: Network, target: str) -> dict[str, object]:
     if model.labels:
         macros["LABELS"] = "{" + ", ".join(f'"{_escaped(label)}"' for label in model.labels) + "}"
     if model.bidirectional:
-        macros["WORK_SIZE(steps)"] = f"({sum(network.work)} * (steps)) /* values of work */"
+        values = sum(network.work)
+        macros["WORK_SIZE(steps)"] = f"({values} * (steps))" if values else "1"
     return macros
 
 
@@ -83,13 +84,16 @@ def _answers(network: Network) -> str:
 def _escaped(label: str) -> str:
     """The inside of a string literal: all but printable ASCII in octal."""
     printable = set(range(32, 127)) - set(b'"\\?')
-    return "".join(chr(byte) if byte in printable else f"\\{byte:03o}" for byte in label.encode())
+    return "".join(chr(byte) if byte in printable else f"\\{byte:03o}" for byte in label.encode(errors="replace"))
 
 
 def _state(network: Network) -> Iterator[str]:
     spans = network.model.states.items()
-    yield "/* The state between steps, and memory to work in. h_.. and c_.. alone are the state: write one there to go"
-    yield f" * on from it. Sizes are rounded up to a multiple of {network.layout.group}. */"
+    if network.model.bidirectional:
+        yield "/* Memory to work in. */"
+    else:
+        yield "/* The state between steps, and memory to work in. h_.. and c_.. alone are the state: write one there to"
+        yield f" * go on from it. Sizes are rounded up to a multiple of {network.layout.group}. */"
     yield "typedef struct {"
     yield from (f"  int16_t {name}[{network.layout.units(spec.size)}];" for name, spec in spans)
     for buffer, size in network.buffers.items():
@@ -105,17 +109,20 @@ def _functions(network: Network) -> Iterator[str]:
     upper = name.upper()
     shape = f"{upper}_OUTPUT_SIZE values{' for every step' if model.every_step else ', of the last step'}"
     run = f"void {name}_run({name}_state_t *state, const {name}_input_t *x, uint32_t steps, {name}_output_t *y"
-    yield "/* Before the first step. */"
+    if model.bidirectional:
+        yield f"/* What {name}_run begins with. */"
+    else:
+        yield "/* Before the first step. */"
     yield f"void {name}_reset({name}_state_t *state);"
     yield ""
     if model.bidirectional:
         yield f"/* A whole sequence, steps >= 1: x holds {upper}_INPUT_SIZE values a step, y gets {shape}."
-        yield f" * work: memory of {upper}_WORK_SIZE(steps) values; may be 0 where that is 0. */"
+        yield f" * work: memory of {upper}_WORK_SIZE(steps) values. */"
         yield f"typedef {network.operand_type} {name}_work_t;"
         yield f"{run}, {name}_work_t *work);"
         return
     yield f"/* One step: x holds {upper}_INPUT_SIZE values, y gets {upper}_OUTPUT_SIZE, or is 0 for no output. */"
     yield f"void {name}_step({name}_state_t *state, const {name}_input_t *x, {name}_output_t *y);"
     yield ""
-    yield f"/* steps >= 1 steps: x holds {upper}_INPUT_SIZE values for each, y gets {shape}. */"
+    yield f"/* Many steps: x holds {upper}_INPUT_SIZE values for each, y gets {shape}, or is 0. */"
     yield f"{run});"

@@ -52,6 +52,7 @@ _FILES: Final[dict[str, dict[str, str]]] = {
     },
 }
 PACKAGES: Final = tuple(_FILES)
+_OWN_HEADERS: Final = ("arduino", "unity", "zephyr")
 
 # Cores whose int has 32 bits, as the kernels need it; of the others AVR is the one that is common.
 _ARDUINO: Final = (
@@ -68,10 +69,12 @@ def package(kind: str, files: Mapping[str, str], name: str, model: QuantizedMode
     """The texts of a package by their paths in it ("/" between folders).
 
     kind: one of PACKAGES. files: what `to_c` gave for this name and model, with vectors, since every package tests
-    itself. Raises ValueError for an unknown kind, and for files without the self-test.
+    itself. Raises ValueError for an unknown kind, files without the self-test, or the name of a platform.
     """
     if kind not in _FILES:
         raise ValueError(f"unknown package {kind!r}; known are {', '.join(PACKAGES)}")
+    if name.lower() in _OWN_HEADERS:
+        raise ValueError(f"{name}.h is a header of {name}'s own: choose another name for the package")
     missing = [file for file in (f"{name}.h", f"{name}.c", f"{name}_test.c") if file not in files]
     if missing:
         raise ValueError(f"a package of {name} needs {', '.join(missing)} too: export it with vectors")

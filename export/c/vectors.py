@@ -21,7 +21,7 @@ def self_test(network: Network, x: Array, y: Array) -> str:
         _array(f"{name}_output_t", "expected", y),
         f"static {name}_output_t outputs[{y.size}];",
         f"static {name}_state_t state;",
-        *([f"static {name}_work_t {name}_work[{name.upper()}_WORK_SIZE(STEPS) + 1];"] if work else []),
+        *([f"static {name}_work_t {name}_work[{name.upper()}_WORK_SIZE(STEPS)];"] if work else []),
         "",
         f"int {name}_test(void);",
         f"int {name}_test(void) {{",

@@ -1,7 +1,7 @@
 /* Four values at once, in the vectors of Cortex-A: int16 lanes whose sums saturate. The tables are those of
  * activation_fast.h, whose functions take the place of these on other cores. */
 
-#if defined(__ARM_NEON)
+#if defined(__ARM_NEON) && !defined(__ARM_BIG_ENDIAN)
 #define ERN_VECTORS
 #include <arm_neon.h>
 

@@ -7,6 +7,7 @@
 #define ERN_INLINE static inline __attribute__((always_inline, unused))
 #define ERN_APART static __attribute__((noinline, unused))
 #define ERN_ALIGNED __attribute__((aligned(16)))
+#define ERN_NAKED __attribute__((naked, noinline, ERN_OPAQUE)) static
 #define ERN_ROLLED _Pragma("GCC unroll 1")
 #define ERN_UNROLLED _Pragma("GCC unroll 4")
 #define ERN_LOOP __asm__ volatile("" : : : "memory") /* in a loop that is not to become a call of memset or memcpy */
@@ -19,7 +20,16 @@
 #define ERN_LOOP
 #endif
 
-#if defined(__GNUC__) && defined(__ARM_FEATURE_DSP) && defined(__thumb2__)
+/* That a compiler must not conclude anything from the empty bodies of functions in assembly. */
+#define ERN_OPAQUE unused
+#if defined(__has_attribute)
+#if __has_attribute(noipa)
+#undef ERN_OPAQUE
+#define ERN_OPAQUE unused, noipa
+#endif
+#endif
+
+#if defined(__GNUC__) && defined(__ARM_FEATURE_DSP) && defined(__thumb2__) && !defined(__ARM_BIG_ENDIAN)
 #define ERN_DSP
 #endif
 
@@ -55,7 +65,7 @@ ERN_INLINE int32_t ern_clamp(int32_t v, int32_t bound) { return v < -bound ? -bo
 /* v * 2^n without shifting a negative value left, which C leaves undefined. */
 ERN_INLINE int32_t ern_shift_left(int32_t v, int n) { return (int32_t)((uint32_t)v << n); }
 
-/* round_shift of a product, e >= 1: half up for the first bit, then half away from zero. With the sign of the product
+/* round_shift of a product, e >= 2: half up for the first bit, then half away from zero. With the sign of the product
  * (-1 or 0; of a product that is 0 either) both roundings are one. */
 ERN_INLINE int32_t ern_round_shift(int32_t product, int32_t sign, int e) {
   return (product + (1 << (e - 1)) + 1 + 2 * sign) >> e;

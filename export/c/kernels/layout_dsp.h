@@ -64,9 +64,8 @@ typedef struct {
   "ssat lr, #16, lr\n"
 
 /* Four packed rows; returns where the next block starts. v: quads * 4 values, at an address divisible by 4. */
-__attribute__((naked, noinline)) static const uint32_t *ern_packed4(ERN_IN const uint32_t *words,
-                                                                    ERN_IN const ern_operand *v, ERN_IN int quads,
-                                                                    ERN_IN int32_t *out) {
+ERN_NAKED const uint32_t *ern_packed4(ERN_IN const uint32_t *words, ERN_IN const ern_operand *v,
+                                      ERN_IN int quads, ERN_IN int32_t *out) {
   __asm__ volatile(
       ".syntax unified\n"
       "push {r4-r11, lr}\n" ERN_QUADS
@@ -76,9 +75,8 @@ __attribute__((naked, noinline)) static const uint32_t *ern_packed4(ERN_IN const
 
 /* The sum of two packed blocks of four rows, whose operands lie one after the other. quads: of the first in the lower
  * half, of the second in the upper. */
-__attribute__((naked, noinline)) static const uint32_t *ern_packed_sum4(ERN_IN const uint32_t *words,
-                                                                        ERN_IN const ern_operand *v, ERN_IN int quads,
-                                                                        ERN_IN int32_t *out) {
+ERN_NAKED const uint32_t *ern_packed_sum4(ERN_IN const uint32_t *words, ERN_IN const ern_operand *v,
+                                          ERN_IN int quads, ERN_IN int32_t *out) {
   __asm__ volatile(
       ".syntax unified\n"
       "push {r2, r4-r11, lr}\n"
@@ -106,9 +104,8 @@ __attribute__((naked, noinline)) static const uint32_t *ern_packed_sum4(ERN_IN c
   "ldrd r8, r9, [r1], #8\n" ERN_ROW("r4", "r10") ERN_ROW("r5", "r11") ERN_ROW("r6", "r12") ERN_ROW("r7", "lr")
 
 /* The sums of four rows of single bytes. */
-__attribute__((naked, noinline)) static const uint32_t *ern_wide4(ERN_IN const uint32_t *words,
-                                                                  ERN_IN const ern_operand *v, ERN_IN int quads,
-                                                                  ERN_IN int32_t *sums) {
+ERN_NAKED const uint32_t *ern_wide4(ERN_IN const uint32_t *words, ERN_IN const ern_operand *v,
+                                    ERN_IN int quads, ERN_IN int32_t *sums) {
   __asm__ volatile(
       ".syntax unified\n"
       "push {r3-r11, lr}\n"

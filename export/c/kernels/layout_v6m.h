@@ -16,7 +16,7 @@ typedef struct {
 
 #define ERN_PACKED 8 /* in place of a left shift: packed half-words, whose sums come times 2^8 */
 
-#if defined(__GNUC__) && (defined(__ARM_ARCH_6M__) || defined(__ARM_ARCH_8M_BASE__))
+#if defined(__GNUC__) && !defined(__ARM_BIG_ENDIAN) && (defined(__ARM_ARCH_6M__) || defined(__ARM_ARCH_8M_BASE__))
 
 #define ERN_IN __attribute__((unused)) /* an argument that assembly reads */
 
@@ -149,7 +149,7 @@ typedef struct {
 /* Four rows of a map; where `columns` has a map in its upper half too, their sum with that one's, whose operand lies
  * behind. Returns where the next block starts. columns: multiples of 4; v: at an address divisible by 4. */
 #define ERN_ROUTINE(name)                                                                                              \
-  __attribute__((naked, noinline)) static const uint32_t *name(ERN_IN const uint32_t *words,                           \
+  ERN_NAKED const uint32_t *name(ERN_IN const uint32_t *words,                                                         \
                                                                ERN_IN const ern_operand *v, ERN_IN uint32_t columns,   \
                                                                ERN_IN int32_t *out)
 ERN_ROUTINE(ern_packed4) {
