@@ -11,6 +11,7 @@ import numpy as np
 
 from ._adversarial import Named
 from ._places import Difference
+from ._sources import exported_sources, place
 from .engines import ENGINES, EmulatedEngine, Engine, Form, Session, export_path
 from .qmodel import IntArray, QuantizedModel
 
@@ -41,7 +42,7 @@ class Target:
         """The file's name; of a C source, which all have the same, with its folder."""
         if self.path is None:
             return None
-        return f"{self.path.parent.name}/{self.path.name}" if self.path.suffix == ".c" else self.path.name
+        return place(self.path) if self.path.suffix == ".c" else self.path.name
 
     def open(self, model: QuantizedModel, content: bytes | None = None) -> Session:
         """A function from x to the engine's integers. Raises ValueError when the engine refuses the file."""
@@ -105,18 +106,18 @@ def targets(model: QuantizedModel, engines: Sequence[Engine], model_file: Path |
     found: list[Target] = []
     for engine in engines:
         if engine is not REFERENCE:
-            files = [] if model_file is None else list(_files(engine, model_file))
+            files = [] if model_file is None else list(_files(engine, model, model_file))
             whole = any(target.batch is None for target in files)
             forms = engine.forms_of(model) if engine.compiled else engine.forms_of(model)[:1]
             found += files if whole else [*(Target(engine, form) for form in forms), *files]
     return found
 
 
-def _files(engine: Engine, model_file: Path) -> Iterator[Target]:
+def _files(engine: Engine, model: QuantizedModel, model_file: Path) -> Iterator[Target]:
     """The files beside the model that this engine reads."""
-    if isinstance(engine, EmulatedEngine):
-        for source in _sources(engine, model_file):
-            yield from (Target(engine, form, source) for form in engine.forms)
+    if isinstance(engine, EmulatedEngine):  # a source holds all forms that there are
+        for source in exported_sources(engine, model_file):
+            yield from (Target(engine, form, source) for form in engine.forms_of(model))
         return
     for form in engine.forms:
         path = export_path(model_file, form, engine.suffix)
@@ -131,13 +132,6 @@ def _files(engine: Engine, model_file: Path) -> Iterator[Target]:
             steps, batch = (None if number is None else int(number) for number in match.groups())
             if steps is not None or not engine.fixed:
                 yield Target(engine, "sequence", path, steps, batch)
-
-
-def _sources(engine: EmulatedEngine, model_file: Path) -> Iterator[Path]:
-    """The C sources of the model, each in the folder of its target beside the model, that this core runs."""
-    for target in engine.targets:
-        folder = model_file.with_name(f"{model_file.stem}_{target}")
-        yield from (path for path in sorted(folder.glob("*.c")) if not path.stem.endswith("_test"))
 
 
 def _is_of_another(path: Path, model_file: Path) -> bool:

@@ -16,7 +16,8 @@ from ._changes import changes
 from ._files import read_bytes
 from ._places import Difference as Difference
 from ._places import Opener, cause, difference, first_difference
-from ._sources import source_problem
+from ._sources import other_sources as other_sources
+from ._sources import source_problem, source_text
 from ._targets import COMPILED_ADVERSARIAL as COMPILED_ADVERSARIAL
 from ._targets import REFERENCE as REFERENCE
 from ._targets import SLOW_SEQUENCES as SLOW_SEQUENCES
@@ -117,8 +118,8 @@ def _compare_source(
     assert target.path is not None
     problem = source_problem(engine, model, target.path)
     if problem is not None:
-        return target.failed(name, f"{target.path.parent.name}: {problem} (not run)")
-    return _compare(model, target, sequences, name, read_bytes(target.path))
+        return target.failed(name, f"{(target.file or '').partition('/')[0]}: {problem} (not run)")
+    return _compare(model, target, sequences, name, source_text(target.path).encode())
 
 
 def _compare(

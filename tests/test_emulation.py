@@ -12,7 +12,7 @@ import pytest
 
 from edgernn.export.c import to_c
 from edgernn.firmware_sim import run
-from edgernn.firmware_sim.emulation import CORES, Firmware, Session, build, count, counts, missing
+from edgernn.firmware_sim.emulation import CORES, Firmware, Session, build, cores, count, counts, missing, version
 from edgernn.qmodel import IntArray
 
 from . import handwritten
@@ -26,6 +26,26 @@ FOUR = ("cortex-m0", "cortex-m4", "cortex-m55", "rv32imc")
 @pytest.fixture(scope="module", params=CORES)
 def firmware(request: pytest.FixtureRequest) -> Firmware:
     return build(request.param, SOURCES)
+
+
+@pytest.mark.parametrize(
+    ("script", "said"),
+    [
+        ("echo 'tool (package 1.0) 12.3.4'", "12.3.4"),
+        ("echo no number", "unknown"),
+        ("exec sleep 100", "unknown"),
+        ("read line; echo 1.2", "1.2"),
+    ],
+)
+def test_the_version_of_a_program(script: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that does not end, or that waits for input, holds nobody up."""
+    tool = tmp_path / "tool"
+    tool.write_text(f"#!/bin/sh\n{script}\n")
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    assert cores._PATIENCE <= 5
+    monkeypatch.setattr(cores, "_PATIENCE", 0.5 if "sleep" in script else 5.0)
+    assert version("tool") == said
 
 
 def test_everything_is_here() -> None:
@@ -323,8 +343,11 @@ def test_no_process_is_left_behind() -> None:
     assert ended(pids[1])
 
 
-@pytest.mark.parametrize("end", ["sys.exit()", "raise KeyError", "os._exit(1)", "os.kill(os.getpid(), 9)"])
-def test_the_emulator_ends_with_python(end: str) -> None:
+@pytest.mark.parametrize(
+    "end", ["sys.exit()", "raise KeyError", "os._exit(1)", "os.kill(os.getpid(), 9)", "os.kill(os.getpid(), 15)"]
+)
+def test_the_emulator_ends_with_python(end: str, tmp_path: Path) -> None:
+    """And leaves no file."""
     code = f"""
 import os, sys
 from edgernn.firmware_sim.emulation import Session, build
@@ -333,8 +356,11 @@ session = Session(build("cortex-m0", SOURCES))
 print(session._machine._child.pid, flush=True)
 {end}
 """
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    environment = {**os.environ, "TMPDIR": str(tmp_path)}
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     assert ended(int(done.stdout))
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_fork_leaves_the_emulator_to_its_owner() -> None:

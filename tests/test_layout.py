@@ -52,7 +52,7 @@ RULES = {
     "engines": Rule(FOUNDATION | {"export", "firmware_sim", "_artifacts"}, {"numpy"} | RUNTIMES - {"torch"}),
     "_changes": Rule({"_artifacts", "qmodel"}, {"numpy"}),
     "_places": Rule({"engines", "qmodel"}, {"numpy"}),
-    "_targets": Rule({"_adversarial", "_places", "engines", "qmodel"}, {"numpy"}),
+    "_targets": Rule({"_adversarial", "_places", "_sources", "engines", "qmodel"}, {"numpy"}),
     "verify": Rule(
         {"_adversarial", "_artifacts", "_changes", "_files", "_places", "_sources", "_targets", "engines", "qmodel"},
         {"numpy"},

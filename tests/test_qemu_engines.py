@@ -1,5 +1,6 @@
 """The engines that compile a model's C export and emulate it, against the oracle; their files, what `verify` says."""
 
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import replace
@@ -10,6 +11,7 @@ import pytest
 
 from edgernn.cli import main
 from edgernn.engines import ENGINES, EmulatedEngine, select, stepwise
+from edgernn.export.c.packages import PACKAGES
 from edgernn.firmware_sim import run
 from edgernn.firmware_sim.emulation import CORES
 from edgernn.firmware_sim.emulation.cores import Memory
@@ -17,6 +19,7 @@ from edgernn.qmodel import IntArray, QuantizedModel
 from edgernn.verify import COMPILED_ADVERSARIAL, Result, Target, targets, verify
 
 from . import oracle
+from .command_line import succeed, succeed_json
 from .models import SCHEMES, VARIANTS, random_input, random_model, with_directions
 
 ENGINES_OF_CORES = {name: engine for name, engine in ENGINES.items() if isinstance(engine, EmulatedEngine)}
@@ -158,6 +161,13 @@ def test_a_source_that_is_not_the_models_export_is_not_run(tmp_path: Path) -> No
     assert "model.h was altered: line " in problem
     header.write_text(re.sub(r'_EDGERNN_VERSION ".*"', '_EDGERNN_VERSION "0.0.9"', text))
     assert problems() == {"model_cortex-m4: model.c was written by edgernn 0.0.9; export it anew (not run)"}
+    for one in (path, header):  # an error, not a wait
+        text = one.read_text()
+        one.unlink()
+        os.mkfifo(one)
+        assert problems() == {f"{one}: not a regular file"}
+        one.unlink()
+        one.write_text(text)
     header.write_text("#pragma once\n")
     assert problems() == {
         "model_cortex-m4: model.h is no header of an export for cortex-m4 or generic; export it anew (not run)"
@@ -169,6 +179,106 @@ def test_a_source_that_is_not_the_models_export_is_not_run(tmp_path: Path) -> No
     for file, content in engine_of("cortex-m4").sources(other).items():
         (path.parent / file).write_text(content)
     assert problems() == {"model_cortex-m4: model.c is of another model; export it anew (not run)"}
+
+
+def test_the_two_forms_of_a_source_have_one_problem(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model = random_model(6, "gru", hidden_size=4)
+    model.save(tmp_path / "model.ernn")
+    path = export(model, tmp_path, "cortex-m4")
+    path.write_text(f"\n{path.read_text()}")
+    argv = ["verify", str(tmp_path / "model.ernn"), "--sequences", "1", "--engines", "qemu-cortex-m4"]
+    assert main(argv) == 1
+    out = capsys.readouterr().out
+    assert out.count("\nqemu-cortex-m4 (") == out.count("was altered: line 1") == 1
+    assert main([*argv, "-q"]) == 1
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+@pytest.mark.parametrize("bidirectional", [False, True])
+def test_everything_that_export_writes_is_verified(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], bidirectional: bool
+) -> None:
+    file = tmp_path / "net.ernn"
+    random_model(13, "lstm", hidden_size=4, head="last", bidirectional=bidirectional).save(file)
+    succeed(capsys, "export", file, "--format", "tflite,c", "--target", "cortex-m4")
+    for kind in PACKAGES:
+        succeed(capsys, "export", file, "--format", "c", "--package", kind, "--name", "Sensor_test")
+    rows = succeed_json(capsys, "verify", file, "--sequences", "2", "--engines", "qemu-cortex-m4,litert")["results"]
+    found = [(row["file"], row["model"]) for row in rows if row["file"] and row["engine"] == "qemu-cortex-m4"]
+    sources = ["net_cortex-m4/net.c", *(f"net_generic_{kind}/src/Sensor_test.c" for kind in PACKAGES)]
+    forms = ["the model"] if bidirectional else ["the model", "the model, step by step"]
+    assert found == [(source, form) for source in sources for form in forms]
+    assert all(row["integers"] > 0 for row in rows)
+
+
+@pytest.mark.parametrize(("kind", "headers", "others"), [("cmake", "include", "src"), ("arduino", "src", "include")])
+def test_an_altered_or_stale_package_is_a_problem(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], kind: str, headers: str, others: str
+) -> None:
+    file, package = tmp_path / "net.ernn", tmp_path / f"net_generic_{kind}"
+    model, other = (random_model(seed, "rnn", hidden_size=4) for seed in (6, 7))
+    other.save(file)
+    succeed(capsys, "export", file, "--format", "c", "--package", kind)
+    engine = engine_of("cortex-m3")
+
+    def problem() -> str:
+        found = list(verify(model, targets(model, [engine], file), [("drawn", random_input(model, 3, seed=0))]))
+        assert {result.file for result in found} == {f"net_generic_{kind}/src/net.c", None}
+        (one,) = {result.problem for result in found if result.file}
+        return one or ""
+
+    assert problem() == f"net_generic_{kind}: net.c is of another model; export it anew (not run)"
+    model.save(file)
+    succeed(capsys, "export", file, "--format", "c", "--package", kind)
+    assert problem() == ""
+    header = package / headers / "net.h"
+    for path in (package / "src" / "net.c", header):
+        text = path.read_text()
+        path.write_text(f"{text}\n")
+        number = text.count("\n") + 1
+        assert problem().startswith(f"net_generic_{kind}: {path.name} was altered: line {number}")
+        path.write_text(text)
+    second = package / others / "net.h"
+    second.parent.mkdir(exist_ok=True)
+    second.write_text(f"\n{header.read_text()}")
+    assert "net.h was altered: line 1" in problem()
+    second.unlink()
+    header.unlink()
+    assert problem().endswith("net.h: no such file")
+
+
+def test_other_ends_of_lines_are_no_change(tmp_path: Path) -> None:
+    """As version control on Windows writes them; it is run."""
+    model = random_model(6, "gru", hidden_size=4)
+    path = export(model, tmp_path, "cortex-m4")
+    for file in (path, path.with_suffix(".h")):
+        file.write_bytes(file.read_bytes().replace(b"\n", b"\r\n"))
+    results = [result for result in compared(model, ["qemu-cortex-m4"], tmp_path) if result.file]
+    assert len(results) == 2
+    assert all(result.problem is None and result.integers for result in results)
+    path.write_bytes(path.read_bytes().replace(b"int8_t", b"\rint8_t", 1))
+    results = [result for result in compared(model, ["qemu-cortex-m4"], tmp_path) if result.file]
+    assert all("was altered" in (result.problem or "") for result in results)
+
+
+def test_sources_of_the_users_own_are_left_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model = random_model(6, "gru", hidden_size=4)
+    model.save(tmp_path / "model.ernn")
+    folder = export(model, tmp_path, "cortex-m4").parent
+    (folder / "mine.c").write_text('#include "model.h"\nint main(void) { return MODEL_INPUT_SIZE; }\n')
+    (folder / "yours.c").write_text("int yours;\n")
+    (folder / "yours.h").write_text("extern int yours;\n")
+    (folder / "model_test.c").write_text('#include "model.h"\n')
+    argv = ("verify", tmp_path / "model.ernn", "--sequences", "1", "--engines", "qemu-cortex-m4")
+    found = succeed_json(capsys, *argv)
+    assert {row["file"] for row in found["results"]} == {"model_cortex-m4/model.c", None}
+    notes = [note for note in found["notes"] if "edgernn's" in note]
+    assert notes == [f"not edgernn's, left alone: model_cortex-m4/{name}.c" for name in ("mine", "yours")]
+    assert notes[0] in succeed(capsys, *argv)
+    (folder / "mine.c").unlink()
+    (folder / "mine.c").mkdir()
+    assert main([str(part) for part in argv]) == 1
+    assert "mine.c: not a regular file" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("core", ["cortex-m0", "cortex-m55", "rv32imc"])

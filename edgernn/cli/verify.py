@@ -30,7 +30,7 @@ def run(args: argparse.Namespace) -> int:
 
     from ..engines import ENGINES, select
     from ..qmodel import QuantizedModel
-    from ..verify import SLOW_SEQUENCES, SLOW_STEPS, targets, verify
+    from ..verify import SLOW_SEQUENCES, SLOW_STEPS, other_sources, targets, verify
 
     model = QuantizedModel.load(args.model)
     engines = select(args.engines)
@@ -41,6 +41,7 @@ def run(args: argparse.Namespace) -> int:
             for engine in engines
             if engine.slow
         ),
+        *(f"not edgernn's, left alone: {source}" for source in other_sources(engines, args.model)),
     ]
     commands = {} if args.engines else {name: engine.missing() for name, engine in ENGINES.items()}
     absent = {name: command for name, command in commands.items() if command is not None}
@@ -52,11 +53,7 @@ def run(args: argparse.Namespace) -> int:
         results.append(result)
         if args.verbose:
             print(f"{result.engine} {result.file or 'fresh export'}, {result.model}: done", file=sys.stderr)
-    failures = [
-        f"{result.engine} ({result.file or 'fresh export'}, {result.model}): {result.problem}"
-        for result in results
-        if result.problem
-    ]
+    failures = _failures(results)
     skipped = list(dict.fromkeys(f"{result.engine}: {result.skipped}" for result in results if result.skipped))
     if args.engines:  # asked for, and not done
         failures += skipped
@@ -70,6 +67,16 @@ def run(args: argparse.Namespace) -> int:
     ]
     emit(args, _text(results, failures, source, notes), data | {"missing": absent, "notes": cut})
     return 1 if failures else 0
+
+
+def _failures(results: "list[Result]") -> list[str]:
+    """The problems; one that two forms of the same file have, once."""
+    first: dict[tuple[object, ...], str] = {}
+    for one in results:
+        if one.problem:
+            key = (one.engine, one.file or one.model, one.problem)
+            first.setdefault(key, f"{one.engine} ({one.file or 'fresh export'}, {one.model}): {one.problem}")
+    return list(first.values())
 
 
 def _about_compiled(names: list[str]) -> list[str]:

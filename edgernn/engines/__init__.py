@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from ._emulated import EmulatedEngine as EmulatedEngine
+from ._emulated import firmware_folder as firmware_folder
 from ._engine import Engine as Engine
 from ._engine import Form as Form
 from ._graphs import BatchSession as BatchSession
@@ -101,8 +102,3 @@ def fixed_path(model_file: Path, steps: int | None = None, batch: int | None = N
     """Where `edgernn export --steps --batch` puts a TFLite sequence form: model_T20.tflite, model_T20_B8.tflite, .."""
     fixed = (f"_{letter}{number}" for letter, number in (("T", steps), ("B", batch)) if number is not None)
     return model_file.with_name(f"{model_file.stem}{''.join(fixed)}.tflite")
-
-
-def firmware_folder(model_file: Path, target: str) -> Path:
-    """Where `edgernn export --format c` puts a model's C for a target: model_cortex-m4/ beside model.ernn, .."""
-    return model_file.with_name(f"{model_file.stem}_{target}")

@@ -3,6 +3,7 @@
 import re
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -32,6 +33,17 @@ class EmulatedEngine(Engine):
     def targets(self) -> tuple[str, ...]:
         """The targets of the C export that this core runs."""
         return (self.core, *_ALSO.get(self.core, ()), _GENERIC)
+
+    @property
+    def packages(self) -> tuple[str, ...]:
+        """What there are packages of the C export for."""
+        from ..export.c.packages import PACKAGES
+
+        return PACKAGES
+
+    def folders(self, model_file: Path) -> list[Path]:
+        """Where the exports that this core runs are put; a package's folder has its kind after that, as _cmake."""
+        return [firmware_folder(model_file, target) for target in self.targets]
 
     def missing(self) -> str | None:
         from ..firmware_sim.emulation import missing
@@ -67,6 +79,11 @@ class EmulatedEngine(Engine):
                 if sources[f"{name}.c"].encode() == content:
                     return sources
         raise ValueError(f"not an export of this model for {self.core} by this edgernn; export it anew")
+
+
+def firmware_folder(model_file: Path, target: str) -> Path:
+    """Where `edgernn export --format c` puts a model's C for a target: model_cortex-m4/ beside model.ernn, .."""
+    return model_file.with_name(f"{model_file.stem}_{target}")
 
 
 @lru_cache(maxsize=_KEPT)

@@ -6,6 +6,8 @@ import subprocess
 from dataclasses import dataclass
 from typing import Final
 
+_PATIENCE: Final = 5.0  # seconds in which a program must tell its version
+
 KIB: Final = 1024
 MIB: Final = 1024 * KIB
 
@@ -114,7 +116,14 @@ def version(tool: str) -> str | None:
     if shutil.which(tool) is None:
         return None
     try:
-        done = subprocess.run([tool, "--version"], capture_output=True, text=True, timeout=60, errors="replace")
+        done = subprocess.run(
+            [tool, "--version"],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=_PATIENCE,
+            errors="replace",
+        )
     except (OSError, subprocess.TimeoutExpired):
         return "unknown"
     found = re.search(r"\d+\.\d[\d.]*", re.sub(r"\(.*\)", "", done.stdout.partition("\n")[0]))

@@ -10,7 +10,6 @@ import subprocess
 import tempfile
 import time
 import weakref
-from pathlib import Path
 from typing import IO, Final, NamedTuple
 
 from .build import Firmware
@@ -40,21 +39,23 @@ class Machine:
         check(f"emulating {self.core.name}", (self.core.emulator,))
         with contextlib.ExitStack() as stack:
             errors = stack.enter_context(tempfile.TemporaryFile())
-            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="edgernn-"))
             monitor, theirs = (stack.enter_context(one) for one in socket.socketpair())
-            image = Path(folder) / "firmware.elf"
-            image.write_bytes(firmware.content)
-            child = _start(self._command(image, theirs.fileno(), plugin), errors, theirs.fileno())
-            theirs.close()
+            image = stack.enter_context(tempfile.TemporaryFile())  # without a name: nothing is left, however this ends
+            image.write(firmware.content)
+            image.flush()
+            command = self._command(image.fileno(), theirs.fileno(), plugin)
+            child = _start(command, errors, [image.fileno(), theirs.fileno()])
+            for one in (image, theirs):
+                one.close()
             stack.callback(_end, child, os.getpid())
             self._errors, self._monitor, self._child, self._owner = errors, monitor, child, os.getpid()
             self._end = weakref.finalize(self, stack.pop_all().close)
 
-    def _command(self, image: Path, monitor: int, plugin: str | None) -> list[str]:
+    def _command(self, image: int, monitor: int, plugin: str | None) -> list[str]:
         chardev = ("-chardev", f"socket,id=monitor,fd={monitor}", "-mon", "chardev=monitor,mode=control")
         loaded = () if plugin is None else ("-plugin", plugin)
         core = self.core
-        return [core.emulator, *core.machine, *_QUIET, *_SEMIHOSTING, *chardev, *loaded, "-kernel", str(image)]
+        return [core.emulator, *core.machine, *_QUIET, *_SEMIHOSTING, *chardev, *loaded, "-kernel", f"/dev/fd/{image}"]
 
     def ask(self, message: bytes, seconds: float) -> Answer:
         """The answer to a message. Raises RuntimeError, with QEMU's registers, when it ends or takes longer: it is
@@ -140,10 +141,10 @@ class Machine:
 _INFO_REGISTERS: Final = {"execute": "human-monitor-command", "arguments": {"command-line": "info registers"}}
 
 
-def _start(command: list[str], errors: IO[bytes], inherited: int) -> "subprocess.Popen[bytes]":
+def _start(command: list[str], errors: IO[bytes], inherited: list[int]) -> "subprocess.Popen[bytes]":
     pipe = subprocess.PIPE
     try:
-        child = subprocess.Popen(command, bufsize=0, stdin=pipe, stdout=pipe, stderr=errors, pass_fds=[inherited])
+        child = subprocess.Popen(command, bufsize=0, stdin=pipe, stdout=pipe, stderr=errors, pass_fds=inherited)
     except OSError as error:
         raise RuntimeError(f"cannot run {command[0]}: {error.strerror or error}") from None
     assert child.stdin is not None
