@@ -4,20 +4,28 @@ Counted, where compiler and emulator are here: the exported firmware runs under 
 the kernel's, and every executed instruction is counted and priced. Else analytic: formulas fitted to counted runs.
 """
 
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Final, Literal, NamedTuple
+from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
 import numpy as np
 
 from .firmware_sim.cycles import BOARDS, Board, Core, Cost, Memory, Part, cost, cycles, find_board, find_core, part
 from .qmodel import IntArray, QuantizedModel
 
+if TYPE_CHECKING:
+    from .export.c.network import Network
+
 Level = Literal["counted", "analytic"]
 
 EMULATED_STEPS: Final = 32  # enough for a mean: only saturation and clamping depend on the values
 STEPS: Final = 100  # of an inference, where nobody says
+MOST_STEPS: Final = 2**32 - 1  # what the C counts in a uint32_t
+CLOCKS: Final = (1e3, 1e10)  # Hz
+DOUBTFUL: Final = 0.15  # an error of the cycles that must be said beside every figure
+
+_ALIGNMENT: Final = 16  # of an array in flash
+_DESCRIPTION: Final = {"generic": 32}  # bytes of a direction's ern_layer, where gcc keeps it: pointers and sizes
 
 
 @dataclass(frozen=True)
@@ -42,6 +50,11 @@ class Simulation:
     equals_kernel: bool | None
     notes: tuple[str, ...]
 
+    @property
+    def doubtful(self) -> bool:
+        """Whether the cycles may be off by more than 15 %."""
+        return self.cycle_error > DOUBTFUL
+
 
 class _Measured(NamedTuple):
     parts: tuple[Part, ...]
@@ -63,11 +76,12 @@ def named_board(name: str | None, core: str) -> Board | None:
     return usual_board(core) if name is None else find_board(name)
 
 
-def missing(core: str) -> str | None:
-    """The command that installs what counting on a core needs, None when it is here. Raises ValueError."""
+def missing(*cores: str) -> str | None:
+    """The command that installs what counting on these cores needs, None when all is here. Raises ValueError."""
     from .firmware_sim.emulation.cores import find, install_command
 
-    return install_command((*find(core).tools, "gcc"))  # gcc compiles the emulator's plugin
+    tools = dict.fromkeys(tool for core in cores for tool in find(core).tools)
+    return install_command((*tools, "gcc"))  # gcc compiles the emulator's plugin
 
 
 def simulate(
@@ -79,23 +93,27 @@ def simulate(
     steps: int = STEPS,
     level: Level | None = None,
     x: IntArray | None = None,
+    seed: int = 0,
 ) -> Simulation:
     """The costs of `steps` steps of a model on a core.
 
     board adds flash wait states, energy and its memory's limits; clock (Hz) is the board's highest by default, and
     without either there are no times. level: counted where that is possible, by default. x: integers [time, input_size]
-    to count with, random ones over the whole range by default. Raises ValueError for an unknown core, a board of
-    another core, a clock out of range, a missing compiler or emulator, and a model too large for the memory.
+    to count with, random ones of `seed` over the whole range by default. Raises ValueError for an unknown core, a board
+    of another core, a clock out of range, too many steps, a missing compiler or emulator where counted is asked for,
+    and a model too large for the memory.
     """
     target = find_core(core)
     clock = _check_clock(target, board, clock)
-    if steps < 1:
-        raise ValueError(f"steps must be at least 1, not {steps}")
+    if not 1 <= steps <= MOST_STEPS:
+        raise ValueError(f"steps must be 1 to 2^32 - 1, not {steps}")
+    x = _random_input(model, steps, seed) if x is None else x
     measured, why = _measured(model, target, board, steps, level, x)
     if board is not None:
         board.check_memory(measured.memory.flash, measured.memory.ram)
     step, inference = (cost(measured.parts, *runs, board, clock) for runs in ((1, 0), (steps, 1)))
-    notes = [*_notes(target, board, measured), *([] if why is None else [f"not counted: {why}"])]
+    notes = [*_notes(target, board, measured), *_memory_notes(model, board, steps, measured.memory)]
+    notes += [] if why is None else [f"not counted: {why}"]
     return Simulation(
         target,
         board,
@@ -114,27 +132,29 @@ def simulate(
 
 
 def _measured(
-    model: QuantizedModel, core: Core, board: Board | None, steps: int, level: Level | None, x: IntArray | None
+    model: QuantizedModel, core: Core, board: Board | None, steps: int, level: Level | None, x: IntArray
 ) -> tuple[_Measured, str | None]:
     """What is known of the model, and why it is not counted where nobody chose a level: a missing tool, or a model that
     fits the board and not the emulated one."""
     from .firmware_sim.emulation import TooLarge
 
-    why = missing(core.name) if level is None else None
+    why = None if level == "analytic" else missing(core.name)
+    if level == "counted" and why is not None:
+        raise ValueError(f"nothing can be counted on {core.name}: {why}")
     if level == "analytic" or why is not None:
-        return _estimate(model, core), why
+        return _estimate(model, core, steps), why
     try:
         return _count(model, core, steps, x), None
     except TooLarge as error:
         if level is not None or board is None:
             raise
-        return _estimate(model, core), str(error)
+        return _estimate(model, core, steps), str(error)
 
 
 def _check_clock(core: Core, board: Board | None, clock: float | None) -> float | None:
+    if clock is not None and not CLOCKS[0] <= clock <= CLOCKS[1]:
+        raise ValueError(f"the clock must be 1e3 to 1e10 Hz, not {clock:g}: in Hz, as 80e6")
     if board is None:
-        if clock is not None and not clock > 0:
-            raise ValueError(f"the clock must be positive, not {clock:g} Hz")
         return clock
     if board.core != core.name:
         fitting = ", ".join(_boards_of(core)) or "none"
@@ -148,16 +168,18 @@ def _boards_of(core: Core) -> list[str]:
     return [name for name, board in BOARDS.items() if board.core == core.name]
 
 
-def _count(model: QuantizedModel, core: Core, steps: int, x: IntArray | None) -> _Measured:
+def _random_input(model: QuantizedModel, steps: int, seed: int) -> IntArray:
+    shape = (min(steps, EMULATED_STEPS), model.input_size)
+    drawn = np.random.default_rng(seed).integers(-model.input_limit, model.input_limit, shape)
+    return drawn.astype(model.input_dtype)
+
+
+def _count(model: QuantizedModel, core: Core, steps: int, x: IntArray) -> _Measured:
     from .export import to_c
     from .firmware_sim import run
     from .firmware_sim.cycles import disassemble, instructions, part_names
     from .firmware_sim.emulation import build, count
 
-    if x is None:
-        rng = np.random.default_rng(0)
-        shape = (min(steps, EMULATED_STEPS), model.input_size)
-        x = rng.integers(-model.input_limit, model.input_limit, shape).astype(model.input_dtype)
     firmware = build(core.name, to_c(model, target=core.name))
     counts = count(firmware, x)
     listing = disassemble(firmware.content, core.name)
@@ -170,40 +192,67 @@ def _count(model: QuantizedModel, core: Core, steps: int, x: IntArray | None) ->
         runs = 1 if part(model, name, 0, 0).once else len(x)
         parts.append(part(model, name, counts.by_part()[name] / runs, cycles(core, program) / runs))
     sizes = firmware.sizes
-    memory = Memory(sizes.state + sizes.data + sizes.zeros, counts.stack, sizes.code, sizes.tables + sizes.data)
+    ram, tables = sizes.state + sizes.data + sizes.zeros, sizes.tables + sizes.data
+    memory = Memory(ram, counts.stack, sizes.code, tables, _work(_network(model, core), steps))
     how = f"instructions counted in {len(x)} emulated steps, exact"
     return _Measured(tuple(parts), memory, 0.0, np.array_equal(counts.outputs, run(model, x)[0]), how)
 
 
-def _estimate(model: QuantizedModel, core: Core) -> _Measured:
-    from .export import to_c
+def _estimate(model: QuantizedModel, core: Core, steps: int) -> _Measured:
     from .firmware_sim.cycles.fitted import estimate
 
-    found = estimate(model, core.name)
-    header = to_c(model, target=core.name)["model.h"]
-    state, weights = (_macro(header, name) for name in ("STATE_BYTES", "WEIGHT_BYTES"))
-    memory = Memory(state, found.stack, found.code, weights + found.lookups)
-    fit = f"within {found.error:.1%} on others of 12 to 48 units"
-    how = f"instructions from formulas fitted to counted runs, {fit}; code and stack are those of the fitted models"
+    found, network = estimate(model, core.name), _network(model, core)
+    work = _work(network, steps)
+    memory = Memory(network.state_bytes, found.stack, found.code, _table_bytes(network), work)
+    stack = f"stack an upper estimate, up to {found.stack_error} bytes more than needed"
+    fit = f"within {found.error:.1%} (the most measured at such sizes, saturating models included)"
+    how = f"instructions from formulas fitted to counted runs, {fit}; code within {found.code_error:.0%}; {stack}"
     return _Measured(found.parts, memory, found.error, None, how)
 
 
-def _macro(header: str, name: str) -> int:
-    found = re.search(rf"^#define MODEL_{name} (\d+)$", header, re.MULTILINE)
-    assert found is not None, name
-    return int(found[1])
+def _network(model: QuantizedModel, core: Core) -> "Network":
+    from .export.c import TARGETS
+    from .export.c.layouts import LAYOUTS
+    from .export.c.network import Network
+
+    return Network(model, "model", LAYOUTS[TARGETS[core.name]])
+
+
+def _work(network: "Network", steps: int) -> int:
+    """Bytes of memory that a bidirectional model works in, for a sequence."""
+    values = sum(network.work) * steps if network.model.bidirectional else 0
+    return values * (2 if network.operand_type == "int16_t" else 1)
+
+
+def _table_bytes(network: "Network") -> int:
+    """Bytes of constants as gcc places them: from the last to the first.
+
+    The small head of a generic layout (few outputs, or few columns) may become part of the code instead: up to 128
+    bytes less were seen.
+    """
+    from .export.c.tables import tables
+
+    unused = {"ern_sigmoid_table"} if all(layer.cell == "rnn" for layer in network.model.layers) else set()
+    lookups = tables(network.layout.table)
+    sizes = [(values.nbytes, _ALIGNMENT) for name, values in lookups.items() if name not in unused]
+    for one in network.parts:
+        sizes += [(values.nbytes, _ALIGNMENT) for values in one.arrays.values()]
+        if one.layer is not None and network.layout.name in _DESCRIPTION:
+            sizes.append((_DESCRIPTION[network.layout.name], 4))
+    end = 0
+    for size, alignment in reversed(sizes):
+        end = -(-end // alignment) * alignment + size
+    return end
 
 
 def _notes(core: Core, board: Board | None, measured: _Measured) -> Iterator[str]:
     yield measured.how
     kind = "indicative cycles" if core.indicative else "cycles"
     yield f"{kind} within {core.error:.0%} ({core.validation}): {core.source}"
-    if core.doubtful:
-        yield f"doubtful: the cycles of {core.title} may be off by more than 15 %"
     if board is None:
         yield "no board: zero wait states, no energy"
         return
-    yield f"flash cycles: weights read once a step through lines of {board.flash_line_bytes} bytes; {board.source}"
+    yield f"{_flash(board)}; {board.source}"
     if board.microamps_per_mhz is None:
         yield f"no energy: no figure for {board.title}'s current is at hand"
     else:
@@ -211,3 +260,18 @@ def _notes(core: Core, board: Board | None, measured: _Measured) -> Iterator[str
         yield f"energy is an estimate from {volts}: {board.current_source}"
     if board.unverified:
         yield f"unverified figures of {board.title}: {', '.join(name.replace('_', ' ') for name in board.unverified)}"
+
+
+def _flash(board: Board) -> str:
+    if board.runs_from_ram:
+        return "no flash cycles: code and weights are copied to RAM at the start and run there"
+    return f"flash cycles: weights read once a step through lines of {board.flash_line_bytes} bytes"
+
+
+def _memory_notes(model: QuantizedModel, board: Board | None, steps: int, memory: Memory) -> Iterator[str]:
+    if board is not None and board.runs_from_ram:
+        needed = memory.ram + memory.flash
+        yield f"{board.title} runs from RAM: {needed:,} of its {board.ram_bytes:,} bytes, the flash's content included"
+    if model.bidirectional:
+        size = steps * model.input_size * np.dtype(model.input_dtype).itemsize
+        yield f"a bidirectional model needs the whole input in memory: {size:,} bytes more for {steps:,} steps"

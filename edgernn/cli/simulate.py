@@ -1,20 +1,23 @@
 """simulate: what a model costs on a microcontroller."""
 
 import argparse
+import textwrap
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Final
 
-from ._options import add_data, add_model, add_seed, positive_float, positive_int
+from ._options import add_data, add_model, add_seed, positive_int
 from ._output import emit, table
 
 if TYPE_CHECKING:
-    from ..firmware_sim.cycles import Cost, Part
+    from ..firmware_sim.cycles import Board, Cost, Part
     from ..qmodel import IntArray, QuantizedModel
     from ..simulate import Simulation
 
 HELP = "what a model costs on a microcontroller: instructions, cycles, time, RAM, flash and energy"
 LEVELS: Final = ("counted", "analytic")
 _BAR: Final = 30
+_WIDTH: Final = 120
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -23,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--board", metavar="BOARD", help="nucleo-l4r5zi, .., or none (default: a usual one of the core): flash, energy"
     )
-    parser.add_argument("--clock", type=positive_float, metavar="HZ", help="80e6 (default: the board's highest)")
+    parser.add_argument("--clock", type=float, metavar="HZ", help="in Hz, as 80e6 (default: the board's highest)")
     parser.add_argument(
         "--steps", type=positive_int, metavar="T", help="steps of an inference (default: the data's median, else 100)"
     )
@@ -37,6 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     from ..firmware_sim.cycles import CORES, find_board, find_core
     from ..qmodel import QuantizedModel
+    from ..simulate import named_board
 
     model = QuantizedModel.load(args.model)
     named = None if args.board in (None, "none") else find_board(args.board)
@@ -50,18 +54,22 @@ def run(args: argparse.Namespace) -> int:
     x = None if x is None else x[:steps]
     if core == "all":
         return _all(args, model, list(CORES), steps, x)
-    found = _simulate(args, model, core, steps, x)
+    found = _simulate(args, model, core, named_board(args.board, core), steps, x)
     emit(args, _text(found), _data(found))
     return 1 if found.equals_kernel is False else 0
 
 
 def _simulate(
-    args: argparse.Namespace, model: "QuantizedModel", core: str, steps: int, x: "IntArray | None"
+    args: argparse.Namespace,
+    model: "QuantizedModel",
+    core: str,
+    board: "Board | None",
+    steps: int,
+    x: "IntArray | None",
 ) -> "Simulation":
-    from ..simulate import named_board, simulate
+    from ..simulate import simulate
 
-    board = named_board(args.board, core)
-    return simulate(model, core, board=board, clock=args.clock, steps=steps, level=args.level, x=x)
+    return simulate(model, core, board=board, clock=args.clock, steps=steps, level=args.level, x=x, seed=args.seed)
 
 
 def _input(args: argparse.Namespace, model: "QuantizedModel") -> "IntArray | None":
@@ -83,18 +91,33 @@ def _input(args: argparse.Namespace, model: "QuantizedModel") -> "IntArray | Non
 def _text(found: "Simulation") -> str:
     place = found.core.title if found.board is None else f"{found.board.title}, {found.core.title}"
     clock = "" if found.clock is None else f" at {found.clock / 1e6:g} MHz"
-    lines = [f"{place}{clock}, {found.level}", ""]
+    lines = [f"{place}{clock}, {found.level}; cycles within {_error(found)}", ""]
     whole = f"inference ({found.steps} steps)"
     lines += [table(("", "step", whole), _cost_rows(found.step, found.inference)), ""]
     headers = ("part", "MACs", "instructions", "per MAC", "cycles", "share of the cycles of an inference")
     lines += [table(headers, _part_rows(found)), ""]
     memory = found.memory
-    lines.append(f"RAM    {memory.ram:,} bytes: state {memory.state:,}, stack {memory.stack:,}")
+    work = f", work of {found.steps} steps {memory.work:,}" if memory.work else ""
+    lines.append(f"RAM    {memory.ram:,} bytes: state {memory.state:,}, stack {memory.stack:,}{work}")
     lines.append(f"flash  {memory.flash:,} bytes: code {memory.code:,}, weights and tables {memory.tables:,}")
     if found.equals_kernel is not None:
         equal = "equal the kernel's" if found.equals_kernel else "DIFFER from the kernel's: the firmware is wrong"
         lines.append(f"the emulated outputs {equal}")
-    return "\n".join([*lines, "", *found.notes])
+    return "\n".join([*lines, "", *_wrapped(found.notes)])
+
+
+def _wrapped(notes: "Sequence[str]") -> list[str]:
+    return [
+        line
+        for note in notes
+        for line in textwrap.wrap(note, _WIDTH, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
+    ]
+
+
+def _error(found: "Simulation") -> str:
+    """With one word where a core has no table of its own, or the error is large."""
+    mark = " indicative" if found.core.indicative else " doubtful" if found.doubtful else ""
+    return f"{found.cycle_error:.0%}{mark}"
 
 
 def _cost_rows(step: "Cost", inference: "Cost") -> list[tuple[Any, ...]]:
@@ -135,7 +158,8 @@ def _seconds(seconds: float | None) -> str | None:
 def _joules(joules: float | None) -> str | None:
     if joules is None:
         return None
-    return f"{joules * 1e3:.3g} mJ" if joules >= 1e-3 else f"{joules * 1e6:.3g} uJ"
+    scale, unit = next(((s, u) for s, u in ((1.0, "J"), (1e-3, "mJ")) if joules >= s), (1e-6, "uJ"))
+    return f"{joules / scale:.3g} {unit}"
 
 
 def _data(found: "Simulation") -> dict[str, Any]:
@@ -165,43 +189,81 @@ def _data(found: "Simulation") -> dict[str, Any]:
 # ---- all cores -------------------------------------------------------------------------------------------------------
 
 
-def _all(args: argparse.Namespace, model: "QuantizedModel", cores: list[str], steps: int, x: "IntArray | None") -> int:
-    from ..firmware_sim.cycles import TooLargeForBoard
-    from ..firmware_sim.emulation import TooLarge
-    from ..simulate import missing, named_board
+_LEGEND: Final = (
+    "instructions and cycles of a step, flash wait states included; time and energy of {} steps",
+    "-: not known, for want of a board, a clock or a figure of the current",
+    "error: how far the cycles may be off; indicative: the core has no public table; doubtful: above 15 %",
+)
 
+
+def _all(args: argparse.Namespace, model: "QuantizedModel", cores: list[str], steps: int, x: "IntArray | None") -> int:
     rows, notes = [], []
     data: list[dict[str, Any]] = []
+    if args.level == "counted":
+        _check_tools(cores)
     for core in cores:
-        board = named_board(args.board, core)
-        chosen = argparse.Namespace(**vars(args))
-        if board is not None and args.clock is not None and args.clock > board.max_clock:
-            chosen.board = "none"
-        problem = missing(core) if args.level == "counted" else None
-        if problem is None:
-            try:
-                found = _simulate(chosen, model, core, steps, x)
-            except (TooLarge, TooLargeForBoard) as error:
-                problem = str(error)
-        if problem is not None:
-            data.append({"core": core, "problem": problem})
-            notes.append(f"{core}: {problem}")
+        board, note = _board(args, core)
+        notes += [] if note is None else [f"{core}: {note}"]
+        found = _attempt(args, model, core, board, steps, x)
+        if isinstance(found, str):
+            data.append({"core": core, "problem": found})
+            notes.append(f"{core}: {found}")
             continue
         data.append(_data(found))
         rows.append(_row(found))
-        doubts = [note for note in found.notes if note.startswith(("doubtful", "not counted", "unverified"))]
-        notes += [f"{core}: {note}" for note in doubts]
+        notes += [f"{core}: {one}" for one in found.notes if one.startswith(("not counted", "unverified"))]
         if found.equals_kernel is False:
             notes.append(f"{core}: the emulated outputs DIFFER from the kernel's: the firmware is wrong")
+    if not rows:
+        raise ValueError(f"no core can be simulated; {'; '.join(notes)}")
     headers = ("core", "board", "MHz", "level", "instructions", "cycles", "error", "time/step", "time", "energy")
-    text = [table((*headers, "RAM", "flash"), rows), ""]
-    text.append(f"instructions and cycles of a step, flash wait states included; time and energy of {steps} steps")
-    emit(args, "\n".join([*text, *notes]), {"steps": steps, "cores": data})
+    legend = [_LEGEND[0].format(steps), *_LEGEND[1:]]
+    text = [table((*headers, "RAM", "flash"), rows), "", *_wrapped([*legend, *notes])]
+    emit(args, "\n".join(text), {"steps": steps, "cores": data})
     return 1 if any(entry.get("equals_kernel") is False for entry in data) else 0
 
 
+def _check_tools(cores: list[str]) -> None:
+    """Raise ValueError, with all that is missing, where nothing can be counted on any core."""
+    from ..simulate import missing
+
+    if all(missing(core) for core in cores):
+        raise ValueError(f"nothing can be counted on any core: {missing(*cores)}")
+
+
+def _board(args: argparse.Namespace, core: str) -> "tuple[Board | None, str | None]":
+    """The usual board of a core; none, and why, where the clock is not one of it."""
+    from ..simulate import named_board
+
+    board = named_board(args.board, core)
+    if board is None or args.clock is None or args.clock <= board.max_clock:
+        return board, None
+    return None, f"{board.name} runs at up to {board.max_clock / 1e6:g} MHz: no board"
+
+
+def _attempt(
+    args: argparse.Namespace,
+    model: "QuantizedModel",
+    core: str,
+    board: "Board | None",
+    steps: int,
+    x: "IntArray | None",
+) -> "Simulation | str":
+    """The costs on a core, or why there are none: missing tools, or too little memory."""
+    from ..firmware_sim.cycles import TooLargeForBoard
+    from ..firmware_sim.emulation import TooLarge
+    from ..simulate import missing
+
+    problem = missing(core) if args.level == "counted" else None
+    if problem is not None:
+        return problem
+    try:
+        return _simulate(args, model, core, board, steps, x)
+    except (TooLarge, TooLargeForBoard) as error:
+        return str(error)
+
+
 def _row(found: "Simulation") -> tuple[Any, ...]:
-    mark = " indicative" if found.core.indicative else ""
     return (
         found.core.name,
         None if found.board is None else found.board.name,
@@ -209,7 +271,7 @@ def _row(found: "Simulation") -> tuple[Any, ...]:
         found.level,
         round(found.step.instructions),
         round(found.step.cycles),
-        f"{found.cycle_error:.0%}{mark}",
+        _error(found),
         _seconds(found.step.seconds),
         _seconds(found.inference.seconds),
         _joules(found.inference.joules),

@@ -3,7 +3,7 @@
 Weights are read from flash once a step and pass through its line buffer in order, so that every line costs the wait
 states once: wait states / bytes of a line = cycles a byte. Instructions and lookup tables are taken to come from the
 flash's cache at no cost, writes and RAM have no wait states. What fits the data cache costs nothing after the first
-step.
+step. Where a program runs from RAM, it has no wait states and must fit there.
 """
 
 import dataclasses
@@ -23,7 +23,7 @@ class Board:
 
     wait_states: (highest clock in Hz, flash wait states), ascending; flash_clock_divider: core cycles a flash cycle.
     microamps_per_mhz at `volts`: typical, running from flash, None where no figure is at hand. `unverified` names what
-    rests on memory alone, not on a document that was read.
+    rests on memory alone, not on a document that was read. runs_from_ram: code and weights are copied to RAM first.
     """
 
     name: str
@@ -40,6 +40,7 @@ class Board:
     volts: float = 3.0
     current_source: str = ""
     unverified: tuple[str, ...] = ()
+    runs_from_ram: bool = False
 
     @property
     def max_clock(self) -> float:
@@ -72,7 +73,8 @@ class Board:
 
     def check_memory(self, flash: int, ram: int) -> None:
         """Raise TooLargeForBoard when a program does not fit, saying by how much."""
-        for what, needed, there in (("flash", flash, self.flash_bytes), ("RAM", ram, self.ram_bytes)):
+        memory = ("RAM (it runs from there)", ram + flash) if self.runs_from_ram else ("RAM", ram)
+        for what, needed, there in (("flash", flash, self.flash_bytes), (*memory, self.ram_bytes)):
             if needed > there:
                 over = f"{needed - there:,} bytes too many"
                 needs = f"the model needs {needed:,} bytes of {what}"
@@ -181,14 +183,14 @@ BOARDS: Final = {
             "cortex-m0plus",
             2048 * KB,
             264 * KB,
-            _mhz((133, 7)),
-            1,
+            _mhz((133, 0)),
+            4,
             "clock and RAM: a review of the datasheet (bigmessowires.com)",
-            cache_bytes=16 * KB,
             microamps_per_mhz=103,
             volts=3.3,
             current_source="13.7 mA at 133 MHz, both cores, from SRAM (a summary of the datasheet)",
-            unverified=("flash_bytes", "wait_states", "flash_line_bytes", "cache_bytes", "microamps_per_mhz"),
+            unverified=("flash_bytes", "microamps_per_mhz"),
+            runs_from_ram=True,
         ),
         Board(
             "microbit",

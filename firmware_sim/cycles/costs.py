@@ -42,16 +42,18 @@ class Cost:
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes. RAM: the state that the caller keeps, and the deepest stack. Flash: code, and constants with weights."""
+    """Bytes. RAM: the state that the caller keeps, the deepest stack, and what a bidirectional model works in, for all
+    steps of an inference. Flash: code, and constants with weights."""
 
     state: int
     stack: int
     code: int
     tables: int
+    work: int = 0
 
     @property
     def ram(self) -> int:
-        return self.state + self.stack
+        return self.state + self.stack + self.work
 
     @property
     def flash(self) -> int:

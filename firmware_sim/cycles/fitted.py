@@ -1,11 +1,11 @@
 """Analytic costs: a + b * units + c * multiplications of a layer, with constants fitted to counted runs.
 
 The constants lie in fitted.json, which `python -m tests.benchmarks.firmware_fit` writes: it compiles and emulates
-stacks of layers, fits some of the layers and measures the error on the others.
+models of many shapes, fits every second layer and measures the error on all.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
@@ -16,22 +16,31 @@ from .costs import Part, layers, part
 
 _BLOCK: Final = (4, 4)  # units and columns are filled up to a multiple, as kernels take them
 _BLOCKS: Final = {"cortex-m3": (4, 1), "cortex-m55": (8, 16), "rv32imc": (4, 1)}  # where it is another
+SMALL: Final = 8  # inputs or units below which compilers unroll as they like: errors of their own
 
 
 @dataclass(frozen=True)
 class Formula:
-    """a + b * units + c * multiplications, for instructions and for cycles; error: the largest relative one of either
-    that was measured on shapes not fitted."""
+    """a + b * units + c * multiplications, for instructions and for cycles.
+
+    error: the largest relative one of either that was measured, saturating models included; small_error: the same of
+    shapes with less than SMALL inputs or units.
+    """
 
     instructions: tuple[float, float, float]
     cycles: tuple[float, float, float]
     error: float
+    small_error: float
 
     def costs(self, terms: tuple[float, float, float]) -> tuple[float, float]:
         """(instructions, cycles) for `layer_terms` or `head_terms`."""
         costs = (sum(k * t for k, t in zip(one, terms, strict=True)) for one in (self.instructions, self.cycles))
         instructions, cycles = (max(0.0, cost) for cost in costs)
         return instructions, cycles
+
+    def error_of(self, *sizes: int) -> float:
+        """The error for a part of these sizes."""
+        return self.small_error if min(sizes) < SMALL else self.error
 
 
 def layer_terms(core: str, layer: Layer) -> tuple[float, float, float]:
@@ -53,21 +62,26 @@ def _filled(count: int, block: int) -> int:
 
 
 class Fitted(NamedTuple):
-    """Of a core, a cell and a scheme: a layer's formula; bytes of code (of all layers together, of each) and stack."""
+    """Of a core, a cell and a scheme: a layer's formula; bytes of code (once, of every layer, of a head) and their
+    relative error; bytes of stack, at most, and how many less a model needed."""
 
     layer: Formula
-    code: tuple[int, int]
+    code: tuple[int, int, int]
+    code_error: float
     stack: int
+    stack_error: int
 
 
 class Estimate(NamedTuple):
-    """Of a model on a core: its parts, bytes of code, stack and lookup tables, and the relative error of the sums."""
+    """Of a model on a core: its parts and the relative error of their sums; bytes of code with their relative error;
+    bytes of stack, at most, and how many less they may be."""
 
     parts: tuple[Part, ...]
-    code: int
-    stack: int
-    lookups: int
     error: float
+    code: int
+    code_error: float
+    stack: int
+    stack_error: int
 
 
 @cache
@@ -85,7 +99,8 @@ def variant(layer: Layer) -> str:
 def fitted(core: str, cell: str, scheme: str) -> Fitted:
     """The constants of a layer."""
     entry = table()[core][f"{cell} {scheme}"]
-    return Fitted(_formula(entry), tuple(entry["code"]), entry["stack"])
+    code, stack = entry["code"], entry["stack"]
+    return Fitted(_formula(entry), tuple(code), entry["code_error"], stack, entry["stack_error"])
 
 
 def fitted_head(core: str, scheme: str) -> Formula:
@@ -94,23 +109,30 @@ def fitted_head(core: str, scheme: str) -> Formula:
 
 
 def _formula(entry: Mapping[str, Any]) -> Formula:
-    return Formula(tuple(entry["instructions"]), tuple(entry["cycles"]), entry["error"])
+    instructions, cycles = tuple(entry["instructions"]), tuple(entry["cycles"])
+    return Formula(instructions, cycles, entry["error"], entry["small_error"])
 
 
 def estimate(model: QuantizedModel, core: str) -> Estimate:
     """The costs of a model's parts on a core, by the formulas."""
-    entries, parts, errors = [], [], []
-    for name, layer in layers(model):
-        entry = fitted(core, variant(layer), model.scheme)
-        entries.append(entry)
-        parts.append(part(model, name, *entry.layer.costs(layer_terms(core, layer))))
-        errors.append(entry.layer.error)
-    if model.head is not None:
-        head, dense = fitted_head(core, model.scheme), model.head.dense
-        parts.append(part(model, "head", *head.costs(head_terms(core, dense.columns, dense.rows))))
-        errors.append(head.error)
+    parts, errors = zip(*_parts(model, core), strict=True)
     instructions = sum(one.instructions for one in parts)
     error = sum(error * one.instructions for error, one in zip(errors, parts, strict=True)) / instructions
-    code = max(entry.code[0] for entry in entries) + sum(entry.code[1] for entry in entries)
-    lookups = int(table()[core]["lookup_bytes"])
-    return Estimate(tuple(parts), code, max(entry.stack for entry in entries), lookups, error)
+    entries = [fitted(core, variant(layer), model.scheme) for _, layer in layers(model)]
+    code = max(entry.code[0] + (entry.code[2] if model.head else 0) for entry in entries)
+    code += sum(entry.code[1] for entry in entries)
+    code_error = max(entry.code_error for entry in entries)
+    stack, stack_error = max((entry.stack, entry.stack_error) for entry in entries)
+    return Estimate(parts, error, code, code_error, stack, stack_error)
+
+
+def _parts(model: QuantizedModel, core: str) -> Iterator[tuple[Part, float]]:
+    """Every part, and the error of its formula."""
+    for name, layer in layers(model):
+        found = fitted(core, variant(layer), model.scheme).layer
+        error = found.error_of(layer.input_size, layer.hidden_size)
+        yield part(model, name, *found.costs(layer_terms(core, layer))), error
+    if model.head is not None:
+        found, dense = fitted_head(core, model.scheme), model.head.dense
+        error = found.error_of(dense.columns)
+        yield part(model, "head", *found.costs(head_terms(core, dense.columns, dense.rows))), error

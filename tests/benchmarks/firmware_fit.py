@@ -2,23 +2,26 @@
 
     python -m tests.benchmarks.firmware_fit [CORE ..]
 
-For every core, cell and scheme one stack of layers is compiled and emulated. Some of its layers are fitted, the error
-is measured on the others, and on models of one layer, which compilers treat differently. Prints the errors. Five
-minutes; after every change of the kernels.
+For every core, cell and scheme two stacks of layers are compiled and emulated, models of one layer, which compilers
+treat differently, saturating ones among them, and both directions. Every second layer is fitted, the error is the
+largest of all. Shapes with few inputs or units have an error of their own. Prints the errors. Ten minutes; after every
+change of the kernels.
 """
 
 import json
+import math
 import subprocess
 import sys
 from itertools import pairwise
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from edgernn._files import write_atomic
 from edgernn.firmware_sim.cycles import CORES, Part
-from edgernn.firmware_sim.cycles.fitted import Formula, head_terms, layer_terms
+from edgernn.firmware_sim.cycles.costs import layers
+from edgernn.firmware_sim.cycles.fitted import SMALL, Formula, head_terms, layer_terms
 from edgernn.fixedpoint import PRE_ACTIVATION_SCALE, STATE_SCALE
 from edgernn.qmodel import GATES, Cell, Head, Layer, QuantizedModel, Scheme, view_scale
 from edgernn.simulate import Simulation, simulate
@@ -27,11 +30,15 @@ from tests.test_layout import ROOT
 
 PATH: Final = ROOT / "firmware_sim" / "cycles" / "fitted.json"
 SIZES: Final = (12, 32, 8, 64, 16, 24, 128, 12, 48, 30, 36, 20)  # of the input and of every layer
-CHECKED: Final = (4, 6, 7, 8, 9, 10)  # the layers that are not fitted
-SINGLES: Final = ((28, 20), (16, 36), (12, 32))  # models of one layer, which are not fitted either
-HEADS: Final = ((16, 2), (32, 24), (64, 8), (128, 3), (8, 12), (24, 5), (48, 10))  # hidden sizes and outputs
-FITTED_HEADS: Final = [0, 1, 2, 3, 4]
+FEW: Final = (1, 4, 1, 3, 5, 2, 9, 6)  # of a second stack, of small layers
+SINGLES: Final = ((28, 20), (16, 36), (12, 32), (9, 9), (40, 160))  # models of one layer
+FEW_SINGLES: Final = ((1, 1), (1, 9), (2, 5), (12, 1), (33, 2), (3, 32))
+SATURATING: Final = ((12, 32), (8, 10), (33, 1))
+HEADS: Final = ((16, 2), (32, 24), (64, 8), (128, 3), (8, 12), (4, 4), (24, 5), (48, 10), (1, 1), (3, 9), (5, 2))
 STEPS: Final = 8
+ERRORS: Final = ("error", "small_error", "code_error")
+STACK_STEP: Final = 64  # bytes to which the deepest stack is rounded up,
+STACK_MARGIN: Final = 1.25  # and a quarter more: what a compiler inlines changes with every model
 
 
 def stack(cell: Variant, scheme: Scheme, sizes: tuple[int, ...], outputs: int) -> QuantizedModel:
@@ -39,14 +46,14 @@ def stack(cell: Variant, scheme: Scheme, sizes: tuple[int, ...], outputs: int) -
     rng = np.random.default_rng(0)
     kind: Cell = "gru" if cell == "gru_before" else cell
     view, scale = view_scale(scheme), 0.02 if scheme == "w8a8" else 1e-4
-    layers: list[Layer] = []
+    made: list[Layer] = []
     for columns, hidden in pairwise(sizes):
         rows = len(GATES[kind]) * hidden
-        first = random_affine(rng, rows, columns, view if layers else scale, PRE_ACTIVATION_SCALE, 1.0)
+        first = random_affine(rng, rows, columns, view if made else scale, PRE_ACTIVATION_SCALE, 1.0)
         recurrent = random_affine(rng, rows, hidden, view, PRE_ACTIVATION_SCALE, 1.0)
-        layers.append(Layer(kind, first, recurrent, cell != "gru_before", 12 if kind == "lstm" else 0))
+        made.append(Layer(kind, first, recurrent, cell != "gru_before", 12 if kind == "lstm" else 0))
     dense = random_affine(rng, outputs, sizes[-1], view, STATE_SCALE * 4, 2.0)
-    return QuantizedModel(tuple(layers), Head("steps", dense), scale, scheme=scheme)
+    return QuantizedModel(tuple(made), Head("steps", dense), scale, scheme=scheme)
 
 
 def counted(core: str, model: QuantizedModel) -> Simulation:
@@ -62,43 +69,83 @@ def fit(terms: npt.NDArray[np.float64], costs: npt.NDArray[np.float64]) -> tuple
     return a, b, c
 
 
-def formula(terms: list[tuple[float, float, float]], parts: list[Part], fitted: list[int]) -> dict[str, Any]:
-    """Constants fitted to some of the parts, and the largest relative error on the others."""
-    of = np.array(terms)
-    costs = np.array([(part.instructions, part.cycles) for part in parts])
-    instructions, cycles = (fit(of[fitted], costs[fitted, column]) for column in (0, 1))
-    found = Formula(instructions, cycles, 0.0)
-    others = [index for index in range(len(parts)) if index not in fitted]
-    modelled = np.array([found.costs(terms[index]) for index in others])
-    error = float(np.abs(modelled / costs[others] - 1).max())
-    return {"instructions": instructions, "cycles": cycles, "error": float(f"{error:.2g}")}
+class Sample(NamedTuple):
+    """A counted part: what its constants multiply, and whether its shape is a small one."""
+
+    terms: tuple[float, float, float]
+    part: Part
+    small: bool
 
 
-def head_entry(core: str, scheme: Scheme) -> tuple[dict[str, Any], int]:
-    """(what fitted.json holds of a head, bytes of the lookup tables)."""
-    models = [stack("rnn", scheme, (4, hidden), outputs) for hidden, outputs in HEADS]
-    found = [counted(core, model) for model in models]
-    parts = [next(part for part in one.parts if part.name == "head") for one in found]
-    streamed = sum(part.streamed for part in found[0].parts)
-    lookups = found[0].memory.tables - streamed
-    return formula([head_terms(core, *sizes) for sizes in HEADS], parts, FITTED_HEADS), lookups
+def formula(samples: list[Sample]) -> dict[str, Any]:
+    """Constants fitted to every second part, and the largest relative errors of all: ordinary and small."""
+    terms = np.array([sample.terms for sample in samples])
+    costs = np.array([(sample.part.instructions, sample.part.cycles) for sample in samples])
+    instructions, cycles = (fit(terms[::2], costs[::2, column]) for column in (0, 1))
+    found = Formula(instructions, cycles, 0.0, 0.0)
+    errors: dict[bool, list[float]] = {False: [], True: []}
+    for index, sample in enumerate(samples):
+        errors[sample.small].append(float(np.abs(found.costs(sample.terms) / costs[index] - 1).max()))
+    ordinary = max(errors[False])
+    small = max(ordinary, *errors[True])
+    return {"instructions": instructions, "cycles": cycles, "error": rounded(ordinary), "small_error": rounded(small)}
+
+
+def rounded(error: float) -> float:
+    """Up to two digits, never down."""
+    digits = 1 - math.floor(math.log10(error))
+    scale: float = 10.0**digits
+    return math.ceil(error * scale) / scale
+
+
+def head_entry(core: str, scheme: Scheme) -> dict[str, Any]:
+    """What fitted.json holds of a head."""
+    samples = []
+    for hidden, outputs in HEADS:
+        found = counted(core, stack("rnn", scheme, (4, hidden), outputs))
+        part = next(part for part in found.parts if part.name == "head")
+        samples.append(Sample(head_terms(core, hidden, outputs), part, hidden < SMALL))
+    return formula(samples)
+
+
+def layer_models(cell: Variant, scheme: Scheme) -> list[QuantizedModel]:
+    """Two stacks, models of one layer, and of two with one direction and with both."""
+    made = [stack(cell, scheme, SIZES, 5), stack(cell, scheme, FEW, 5)]
+    plain = [(shape, False) for shape in (*SINGLES, *FEW_SINGLES)]
+    for seed, ((inputs, hidden), saturating) in enumerate([*plain, *((shape, True) for shape in SATURATING)]):
+        one = random_model(seed, cell, scheme, input_size=inputs, hidden_size=hidden, head=None, saturating=saturating)
+        made.append(one)
+    headed = [
+        random_model(seed, cell, scheme, input_size=12, hidden_size=24, output_size=1 + 4 * seed) for seed in (0, 1)
+    ]
+    deep = random_model(0, cell, scheme, input_size=10, hidden_size=12, layers=2)
+    both = random_model(0, cell, scheme, input_size=10, hidden_size=12, layers=2, bidirectional=True)
+    return [*made, *headed, deep, both]
 
 
 def layer_entry(core: str, cell: Variant, scheme: Scheme) -> dict[str, Any]:
     """What fitted.json holds of a cell."""
-    model = stack(cell, scheme, SIZES, 5)
-    others = [
-        random_model(seed, cell, scheme, input_size=inputs, hidden_size=hidden, head=None)
-        for seed, (inputs, hidden) in enumerate(SINGLES)
-    ]
-    found, *singles = (counted(core, one) for one in (model, *others))
-    layers = [layer for one in (model, *others) for layer in one.layers]
-    parts = [part for one in (found, *singles) for part in one.parts if part.name.startswith("layer")]
-    chosen = [index for index in range(len(model.layers)) if index not in CHECKED]
-    single = max(one.memory.code for one in singles)
-    more = (found.memory.code - single) // (len(model.layers) - 1)
-    memory = {"code": [single - more, more], "stack": max(one.memory.stack for one in (found, *singles))}
-    return formula([layer_terms(core, layer) for layer in layers], parts, chosen) | memory
+    models = layer_models(cell, scheme)
+    found = [counted(core, model) for model in models]
+    samples = []
+    for model, one in zip(models, found, strict=True):
+        parts = {part.name: part for part in one.parts}
+        for name, layer in layers(model):
+            small = min(layer.input_size, layer.hidden_size) < SMALL
+            samples.append(Sample(layer_terms(core, layer), parts[name], small))
+    return formula(samples) | memory(models, found)
+
+
+def memory(models: list[QuantizedModel], found: list[Simulation]) -> dict[str, Any]:
+    """Bytes of code (once, of every direction, of a head), and of the stack, more than the deepest."""
+    counts = np.array([(1.0, len(list(layers(model))), model.head is not None) for model in models])
+    code = np.array([one.memory.code for one in found], float)
+    constants = np.linalg.lstsq(counts / code[:, None], np.ones(len(code)), rcond=None)[0].round()
+    error = float(np.abs(counts @ constants / code - 1).max())
+    stacks = [one.memory.stack for one in found]
+    most = math.ceil(STACK_MARGIN * (max(stacks) // STACK_STEP + 1)) * STACK_STEP
+    sizes = {"code": [int(value) for value in constants], "code_error": rounded(error)}
+    return sizes | {"stack": most, "stack_error": most - min(stacks)}
 
 
 def version(compiler: str) -> str:
@@ -108,11 +155,13 @@ def version(compiler: str) -> str:
 def core_entries(core: str) -> dict[str, Any]:
     entries: dict[str, Any] = {}
     for scheme in SCHEMES:
-        entries[f"head {scheme}"], entries["lookup_bytes"] = head_entry(core, scheme)
+        entries[f"head {scheme}"] = head_entry(core, scheme)
         for cell in VARIANTS:
             entries[f"{cell} {scheme}"] = layer_entry(core, cell, scheme)
-        errors = ", ".join(f"{name} {entry['error']:.1%}" for name, entry in entries.items() if scheme in name)
-        print(f"{core}: {errors}", flush=True)
+        for name, entry in entries.items():
+            if scheme in name:
+                errors = ", ".join(f"{what} {value:.1%}" for what, value in entry.items() if what in ERRORS)
+                print(f"{core} {name}: {errors}, stack up to {entry.get('stack')}", flush=True)
     return entries
 
 
