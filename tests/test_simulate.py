@@ -234,14 +234,14 @@ def model_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_one_core(model_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
     text = succeed(capsys, "simulate", model_file, "--core", "cortex-m4", "--steps", "9")
     first, *lines = text.splitlines()
-    assert first == "NUCLEO-L4R5ZI, Arm Cortex-M4 at 120 MHz, counted; cycles within 16% doubtful"
+    assert first == "NUCLEO-L4R5ZI, Arm Cortex-M4 at 120 MHz, counted; cycles within 16% (doubtful)"
     assert text.count("doubtful") == 1
     assert max(len(line) for line in lines) <= 120
     assert any(line.split()[:2] == ["layer", "0"] and "#" in line for line in lines)
     for said in ("inference (9 steps)", "the emulated outputs equal the kernel's", "RAM", "flash", "uA/MHz", "exact"):
         assert said in text
     assert "unverified figures of NUCLEO-L4R5ZI" in text
-    assert "50% indicative" in succeed(capsys, "simulate", model_file, "--core", "cortex-m55")
+    assert "50% (indicative)" in succeed(capsys, "simulate", model_file, "--core", "cortex-m55")
     assert succeed(capsys, "simulate", model_file, "--core", "cortex-m4", "--level", "analytic", "-q") == ""
 
 

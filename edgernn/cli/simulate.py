@@ -116,7 +116,7 @@ def _wrapped(notes: "Sequence[str]") -> list[str]:
 
 def _error(found: "Simulation") -> str:
     """With one word where a core has no table of its own, or the error is large."""
-    mark = " indicative" if found.core.indicative else " doubtful" if found.doubtful else ""
+    mark = " (indicative)" if found.core.indicative else " (doubtful)" if found.doubtful else ""
     return f"{found.cycle_error:.0%}{mark}"
 
 
