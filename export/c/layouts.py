@@ -113,11 +113,8 @@ def half_words(blocks: Sequence[Block], unit: int) -> list[Array]:
     for block in blocks:
         weights, bias = block.weights(_columns(block, unit)), block.take(block.affine.bias)
         if block.left == PACKED:
-            first, second = slice(0, None, 2), slice(1, None, 2)
-            both = 256 * bias[first] + bias[second]
-            half = 256 * weights[first] + weights[second]  # [pairs, columns]
-            words = (half[:, 0::2] & 0xFFFF) | (half[:, 1::2] & 0xFFFF) << 16
-            parts += [np.stack([both, bias[second]], axis=1), words.T]
+            half = _paired(weights)
+            parts += [_starts(bias), (half[:, 0::2] | half[:, 1::2] << 16).T]
         else:
             quads = weights.reshape(BLOCK, -1, 4) & 0xFF
             words = quads[..., 0] | quads[..., 2] << 8 | quads[..., 1] << 16 | quads[..., 3] << 24
@@ -132,10 +129,8 @@ def column_words(blocks: Sequence[Block], unit: int) -> list[Array]:
     for block in blocks:
         weights, bias = block.weights(_columns(block, unit)), block.take(block.affine.bias)
         if block.left == PACKED:
-            first, second = slice(0, None, 2), slice(1, None, 2)
-            both = 256 * bias[first] + bias[second]
-            half = (256 * weights[first] + weights[second]) & 0xFFFF  # [pairs, columns]
-            parts += [np.stack([both, bias[second]], axis=1), half[0] | half[1] << 16]
+            half = _paired(weights)
+            parts += [_starts(bias), half[0] | half[1] << 16]
         else:
             row = weights & 0xFF
             parts += [bias, row[0] | row[1] << 8 | row[2] << 16 | row[3] << 24]
@@ -143,6 +138,17 @@ def column_words(blocks: Sequence[Block], unit: int) -> list[Array]:
                 parts.append(np.array([block.left]))
         parts.append(_high_halves(block))
     return [_joined(parts, np.uint32)]
+
+
+def _paired(weights: Array) -> Array:
+    """Half-words [2, columns]: 256 * a + b for every two rows a, b."""
+    half: Array = (256 * weights[0::2] + weights[1::2]) & 0xFFFF
+    return half
+
+
+def _starts(bias: Array) -> Array:
+    """[2, 2]: for every two rows what the sums of 256 * a + b and of b start from."""
+    return np.stack([256 * bias[0::2] + bias[1::2], bias[1::2]], axis=1)
 
 
 def row_groups(blocks: Sequence[Block], unit: int) -> list[Array]:

@@ -2,7 +2,7 @@
  *
  * A word holds them for two columns. `both` sums (256 * a + b) * x, `low` sums b * x; 256 times the sum of a * x is
  * their difference: one unpacking for four products. All stays within 32 bits as long as |sum| < 2^23, which whoever
- * packs the weights makes sure of; what does not fit is packed as single bytes instead (ERN_WIDE).
+ * packs the weights makes sure of; what does not fit is packed as single bytes instead (ern_wide4).
  *
  * The stream of a block of four rows, in words: what the accumulators start from, weights, multipliers. */
 
