@@ -40,7 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     from ..firmware_sim.cycles import CORES, find_board, find_core
     from ..qmodel import QuantizedModel
-    from ..simulate import named_board
+    from ..simulate import STEPS, named_board
 
     model = QuantizedModel.load(args.model)
     named = None if args.board in (None, "none") else find_board(args.board)
@@ -50,7 +50,7 @@ def run(args: argparse.Namespace) -> int:
     elif named is not None:
         raise ValueError(f"--core all and --board {named.name}: a board has one core, {named.core}")
     x = _input(args, model)
-    steps = args.steps or (100 if x is None else len(x))
+    steps = args.steps or (STEPS if x is None else len(x))
     x = None if x is None else x[:steps]
     if core == "all":
         return _all(args, model, list(CORES), steps, x)

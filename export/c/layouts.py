@@ -198,7 +198,7 @@ LAYOUTS: Final[dict[str, Layout]] = {
     for layout in (
         Layout(
             "generic",
-            ("activation_small.h", "requantize_high.h", "layout_generic.h"),
+            ("activation_small.h", "requantize_high.h", "operand_narrow.h", "layout_generic.h", "sum4.h"),
             "small",
             _BYTES,
             interleaved,
@@ -206,7 +206,7 @@ LAYOUTS: Final[dict[str, Layout]] = {
         ),
         Layout(
             "dsp",
-            ("activation_fast.h", "requantize_high.h", "layout_dsp.h"),
+            ("activation_fast.h", "requantize_high.h", "operand_wide.h", "layout_dsp.h"),
             "fast",
             {"words": "uint32_t"},
             half_words,
@@ -216,7 +216,7 @@ LAYOUTS: Final[dict[str, Layout]] = {
         ),
         Layout(
             "v6m",
-            ("activation_small.h", "layout_v6m.h"),
+            ("activation_small.h", "operand_wide.h", "layout_v6m.h"),
             "small",
             {"words": "uint32_t"},
             column_words,
@@ -226,7 +226,14 @@ LAYOUTS: Final[dict[str, Layout]] = {
         ),
         Layout(
             "neon",
-            ("activation_neon.h", "activation_fast.h", "requantize_high.h", "layout_neon.h"),
+            (
+                "activation_neon.h",
+                "activation_fast.h",
+                "requantize_high.h",
+                "operand_narrow.h",
+                "layout_neon.h",
+                "sum4.h",
+            ),
             "fast",
             _BYTES,
             row_groups,
@@ -235,7 +242,7 @@ LAYOUTS: Final[dict[str, Layout]] = {
         ),
         Layout(
             "mve",
-            ("activation_mve.h", "requantize_high.h", "layout_mve.h"),
+            ("activation_mve.h", "requantize_high.h", "operand_narrow.h", "layout_mve.h"),
             "mve",
             {"words": "uint32_t"},
             bytes_of_rows,

@@ -1,13 +1,5 @@
 /* Weights of four rows beside each other, column by column: for any compiler and core. */
 
-#if ERN_W8A16
-typedef int16_t ern_operand;
-ERN_INLINE ern_operand ern_view(int32_t h) { return (ern_operand)h; }
-#else
-typedef int8_t ern_operand;
-ERN_INLINE ern_operand ern_view(int32_t h) { return (ern_operand)ern_view8(h); }
-#endif
-
 typedef struct {
   const int8_t *weights; /* of every block [columns][4] */
   const int32_t *rows;   /* of every block: 4 biases, 4 multipliers */
@@ -41,14 +33,4 @@ ERN_INLINE void ern_dense4(ern_stream *stream, const ern_operand *v, int columns
   out[3] = ern_requantize(sum3, rows[7], left);
   stream->weights = w;
   stream->rows = rows + 8;
-}
-
-/* The sum of two such maps, of operands that lie one after the other. Once in the program: it is most of the code. */
-ERN_APART void ern_sum4(ern_stream *stream, const ern_operand *v, int columns, int left, int next_columns,
-                        int next_left, int32_t out[4]) {
-  int32_t second[4];
-  int n;
-  ern_dense4(stream, v, columns, left, out);
-  ern_dense4(stream, v + columns, next_columns, next_left, second);
-  for (n = 0; n < 4; n++) out[n] += second[n];
 }

@@ -4,14 +4,6 @@
  * The stream of a block of four rows, in words of four bytes, the first one lowest: biases, weights
  * [columns / 16][4][16], multipliers. */
 
-#if ERN_W8A16
-typedef int16_t ern_operand;
-ERN_INLINE ern_operand ern_view(int32_t h) { return (ern_operand)h; }
-#else
-typedef int8_t ern_operand;
-ERN_INLINE ern_operand ern_view(int32_t h) { return (ern_operand)ern_view8(h); }
-#endif
-
 typedef struct {
   const uint32_t *words;
 } ern_stream;

@@ -4,14 +4,6 @@
  * A block holds [16 columns] of its four rows after another, then the next sixteen columns; the last group may be one of
  * eight. With |weight| <= 127 two products of bytes fit 16 bits: 2 * 127 * 128 < 2^15. */
 
-#if ERN_W8A16
-typedef int16_t ern_operand;
-ERN_INLINE ern_operand ern_view(int32_t h) { return (ern_operand)h; }
-#else
-typedef int8_t ern_operand;
-ERN_INLINE ern_operand ern_view(int32_t h) { return (ern_operand)ern_view8(h); }
-#endif
-
 typedef struct {
   const int8_t *weights; /* of every block [columns / 16][4][16], then [4][8] */
   const int32_t *rows;   /* of every block: 4 biases, 4 multipliers */
@@ -145,15 +137,5 @@ ERN_INLINE void ern_dense4(ern_stream *stream, const ern_operand *v, int columns
   for (row = 0; row < 4; row++) out[row] = ern_requantize(out[row], rows[4 + row], left);
   stream->weights = w;
   stream->rows = rows + 8;
-}
-
-/* The sum of two such maps, of operands that lie one after the other. */
-ERN_INLINE void ern_sum4(ern_stream *stream, const ern_operand *v, int columns, int left, int next_columns,
-                         int next_left, int32_t out[4]) {
-  int32_t second[4];
-  int n;
-  ern_dense4(stream, v, columns, left, out);
-  ern_dense4(stream, v + columns, next_columns, next_left, second);
-  for (n = 0; n < 4; n++) out[n] += second[n];
 }
 #endif

@@ -7,9 +7,6 @@
  * The stream of a block of four rows, in words: what the accumulators start from; weights; of single bytes how far the
  * sums are shifted left (unless ERN_GENERAL); multipliers, as multiplier << 8 | shift. See ern_requantize below. */
 
-typedef int16_t ern_operand;
-ERN_INLINE ern_operand ern_view(int32_t h) { return (ern_operand)(ERN_W8A16 ? h : ern_view8(h)); }
-
 typedef struct {
   const uint32_t *words;
 } ern_stream;
