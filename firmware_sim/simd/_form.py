@@ -1,0 +1,82 @@
+"""The instructions that differ from one family of processors to the next: dot products, requantisation, table look-up.
+
+`Form` is made of LLVM's own operations, which every processor has.
+"""
+
+from typing import Any, ClassVar, Final
+
+import llvmlite.ir as ir
+from numba.core import cgutils
+
+from ._vector import I16, I64, Builder, Value, Vector, offset, repeat
+
+LANES: Final = 16  # rows of a matrix that lie side by side
+
+SIGMOID, TANH = range(2)
+
+
+class Form:
+    """LLVM's operations alone.
+
+    group: how many columns of a row lie side by side, in weights and operands. bytewise: both are bytes, and an operand
+    of int16 is two planes of them, its low bytes and its high ones; else both are int16. accumulators: how many vectors
+    of 16 int32 stay in registers while they are summed. float_tile: rows and vectors of 16 floats, likewise.
+    """
+
+    name: ClassVar[str] = "generic"
+    group: ClassVar[int] = 1
+    bytewise: ClassVar[bool] = False
+    accumulators: ClassVar[int] = 4
+    float_tile: ClassVar[tuple[int, int]] = (4, 1)
+
+    @property
+    def item(self) -> int:
+        """Bytes of a weight, and of an element of an operand's plane."""
+        return 1 if self.bytewise else 2
+
+    def planes(self, itemsize: int) -> int:
+        """Into how many planes an operand of int8 (itemsize 1) or int16 (2) is split."""
+        return itemsize if self.bytewise else 1
+
+    def flips(self, itemsize: int) -> tuple[int, ...]:
+        """With what the bytes of each plane are xored, the plane of low bytes first."""
+        return (0,) * self.planes(itemsize)
+
+    def excess(self, itemsize: int) -> int:
+        """By how much an operand as products see it is larger than it is."""
+        return 0
+
+    def dot(self, acc: Vector, weights: Vector, x: Vector) -> Vector:
+        """acc, 16 rows of int32, plus their `group` weights times as many elements of the operand, the same for all."""
+        return acc + weights.as_lanes(I16, LANES).to(32) * x.as_lanes(I16, LANES).to(32)
+
+    def scale(self, acc: Vector, multiplier: Vector, left: Vector, right: Vector) -> Vector:
+        """acc * multiplier * 2^(left - right - 16), a half rounded up: what `requantize` saturates."""
+        shift = right.to(64) - left.to(64) + 16
+        return (acc.to(64) * multiplier.to(64) + (shift.filled(1) << (shift - 1))) >> shift
+
+    def multiply_high(self, a: Vector, b: Vector) -> Vector:
+        """(a * b + 2^14) >> 15 of int16 lanes, never both -32768."""
+        return ((a.to(32) * b.to(32) + (1 << 14)) >> 15).to(16)
+
+    def look_up(self, function: int, p: Vector, tables: Value) -> Vector:
+        """SIGMOID or TANH of int16 lanes. tables: the address of int16 [2, 65536]."""
+        builder = p.builder
+        table = offset(builder, tables, function * 65536 * 2)
+        memory = cgutils.alloca_once(builder, p.value.type)
+        builder.store(p.value, memory)
+        start = builder.ptrtoint(memory, I64)
+
+        def replace(number: Value, _: list[Value]) -> list[Value]:
+            place = builder.add(start, builder.shl(number, ir.Constant(I64, 1)))
+            index = builder.zext(_element(builder, place), I64)
+            value = _element(builder, builder.add(table, builder.shl(index, ir.Constant(I64, 1))))
+            builder.store(value, builder.inttoptr(place, ir.PointerType(I16)))
+            return []
+
+        repeat(builder, ir.Constant(I64, p.lanes), [], replace)
+        return Vector(builder, builder.load(memory))
+
+
+def _element(builder: Builder, address: Value) -> Any:
+    return builder.load(builder.inttoptr(address, ir.PointerType(I16)), align=2, typ=I16)
