@@ -60,7 +60,7 @@ def _accumulate(
     together = max(1, form.accumulators // (tile.rows * form.planes(x.itemsize)))
     passes = -(-len(vectors) // together)
     together = -(-len(vectors) // passes)
-    sums = {}
+    sums: dict[tuple[int, int, int], Vector] = {}
     for first in range(0, len(vectors), together):
         sums |= _accumulate_vectors(form, builder, tile, x, matrix, vectors[first : first + together])
     return sums

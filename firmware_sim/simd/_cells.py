@@ -36,7 +36,7 @@ class Primitives:
     def product(self, gate: Vector, v: Vector) -> Vector:
         """round_shift(gate * v, 15) for a gate >= 0: (gate * v + 2^14 + 1) >> 15, or (.. + 2^14 - 1) >> 15 if v < 0.
 
-        `multiply_high` adds 2^14 alone. That makes a difference where the product's lower 15 bits are 2^14 - 1, or 2^14.
+        `multiply_high` adds 2^14 alone, which makes a difference where the lower 15 bits are 2^14 - 1, or 2^14.
         """
         sign = v.sign()
         lower = gate * v

@@ -6,9 +6,8 @@
 from typing import Any, ClassVar, Final
 
 import llvmlite.ir as ir
-from numba.core import cgutils
 
-from ._vector import I16, I64, Builder, Value, Vector, offset, repeat
+from ._vector import I16, I64, Builder, Value, Vector, cgutils, offset, repeat
 
 LANES: Final = 16  # rows of a matrix that lie side by side
 

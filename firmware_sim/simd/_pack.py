@@ -25,9 +25,9 @@ class PackedMap(NamedTuple):
 def pack_map(
     form: Form, itemsize: int, gates: int, weight: Array, bias: Array, multiplier: Array, shift: Array
 ) -> PackedMap:
-    """weight [gates * units, columns] of int8 values, bias, multiplier and shift [gates * units] as `requantize` has them.
+    """weight [gates * units, columns], values of int8; bias, multiplier and shift [gates * units] as in `requantize`.
 
-    The numbers may be floats that hold integers. itemsize: bytes of an operand's element. Raises OverflowError for rows
+    The numbers may be floats that hold integers; itemsize: bytes of an operand's element. Raises OverflowError for rows
     whose sums are too large for the form's requantisation, which the readable kernels can do.
     """
     units, columns = weight.shape[0] // gates, weight.shape[1]

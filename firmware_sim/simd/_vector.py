@@ -7,8 +7,9 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final, Union
 
 import llvmlite.ir as ir
-from numba.core import cgutils
+from numba.core import cgutils as numba_cgutils
 
+cgutils: Any = numba_cgutils
 Builder = Any  # llvmlite.ir.IRBuilder
 Value = Any  # of llvmlite.ir; an address is one of type i64
 
@@ -82,20 +83,20 @@ class Vector:
 
     def sign(self) -> "Vector":
         """-1 in lanes below zero, else 0."""
-        return self >> (self.element.width - 1)
+        return self >> int(self.element.width - 1)
 
     def to(self, bits: int) -> "Vector":
         """The lanes with this many bits: sign-extended, or their low bits."""
         kind = ir.VectorType(ir.IntType(bits), self.lanes)
         if bits == self.element.width:
             return self
-        cast = self.builder.sext if bits > self.element.width else self.builder.trunc
-        return self._new(cast(self.value, kind))
+        convert = self.builder.sext if bits > self.element.width else self.builder.trunc
+        return self._new(convert(self.value, kind))
 
     def saturate(self, bits: int) -> "Vector":
         """The lanes clamped to, and with, this many bits."""
         low, high = self._other(-(1 << (bits - 1))), self._other((1 << (bits - 1)) - 1)
-        clamped = self.call("llvm.smax", self.call("llvm.smin", self, self._new(high)), self._new(low))
+        clamped: Vector = self.call("llvm.smax", self.call("llvm.smin", self, self._new(high)), self._new(low))
         return clamped.to(bits)
 
     def add_saturating(self, other: Operand) -> "Vector":
@@ -103,9 +104,7 @@ class Vector:
 
     def call(self, name: str, *operands: "Vector") -> "Vector":
         """One of LLVM's generic functions, which has the vector's type in its name and as that of its result."""
-        suffix = (
-            f"v{self.lanes}{'f' if self.element == F32 else 'i'}{32 if self.element == F32 else self.element.width}"
-        )
+        suffix = f"v{self.lanes}{'f32' if self.element == F32 else f'i{self.element.width}'}"
         return self._new(call(self.builder, f"{name}.{suffix}", self.value.type, *(v.value for v in operands)))
 
     def to_float(self) -> "Vector":

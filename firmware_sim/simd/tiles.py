@@ -9,14 +9,13 @@ from typing import Any, Final, NamedTuple
 
 import llvmlite.ir as ir
 from numba import types
-from numba.core import cgutils
 from numba.extending import intrinsic
 
 from . import _cells
 from ._affine import Matrix, Operand, Tile, affine
 from ._form import LANES, Form
 from ._host import host_form
-from ._vector import I16, I32, I64, Builder, Value, Vector, broadcast, concatenate, load, offset, store
+from ._vector import I16, I32, I64, Builder, Value, Vector, broadcast, cgutils, concatenate, load, offset, store
 from .cells import GruCell, GruResetBeforeCell, LstmCell, RnnCell
 
 ROWS: Final = 4  # of a tile of one panel
@@ -126,8 +125,9 @@ class _Emitter:
 
     def shares(self, gates: int, first_gate: int = 0) -> list[Vector]:
         """The recurrent shares of the pre-activations, int16."""
-        matrix = Matrix(self.place.weights, self.place.constants, gates)
-        wide = affine(self.form, self.builder, self.tile, Operand(*self.source, self.itemsize), matrix)
+        matrix, source = Matrix(self.place.weights, self.place.constants, gates), self.source
+        x = Operand(source.address, source.row, source.plane, source.groups, self.itemsize)
+        wide = affine(self.form, self.builder, self.tile, x, matrix)
         narrow = [v.saturate(16) for v in wide]
         if self.saving:
             for gate, (before, after) in enumerate(zip(wide, narrow, strict=True)):
@@ -182,7 +182,8 @@ def _rnn(e: _Emitter) -> None:
 
 def _candidate(e: _Emitter) -> None:
     h, z = e.load(e.place.h), e.load(e.place.update)
-    e.finish(_cells.candidate(e.ops, e.gate(2), *e.shares(1, first_gate=2), z, h), first_slot=3, first_sum=2)
+    (share,) = e.shares(1, first_gate=2)
+    e.finish(_cells.candidate(e.ops, e.gate(2), share, z, h), first_slot=3, first_sum=2)
 
 
 _STEPS: Final[dict[type, Callable[[_Emitter], None]]] = {
@@ -206,34 +207,25 @@ def _reset_and_update(e: _Emitter) -> None:
 # ---- as Numba calls them ---------------------------------------------------------------------------------------------
 
 
-def _tile_intrinsic(emit: Callable[[Any, _Emitter], None]) -> Any:
+def _tile_step(emit: Callable[[_Emitter], None]) -> Any:
+    """An intrinsic f(cell, rows, panels, source, place, saving); rows, panels and saving are literals."""
+
     def typed(context: Any, cell: Any, rows: Any, panels: Any, source: Any, place: Any, saving: Any) -> Any:
         tile = Tile(rows.literal_value, panels.literal_value)
 
         def generate(context: Any, builder: Builder, signature: Any, arguments: Any) -> Any:
-            emit(cell, _Emitter(builder, cell, tile, *arguments[3:5], saving.literal_value))
+            emit(_Emitter(builder, cell, tile, arguments[3], arguments[4], saving.literal_value))
             return context.get_dummy_value()
 
         return types.void(cell, rows, panels, source, place, saving), generate
 
-    return typed
+    return intrinsic(prefer_literal=True)(typed)
 
 
-@intrinsic(prefer_literal=True)
-def step(context: Any, cell: Any, rows: Any, panels: Any, source: Any, place: Any, saving: Any) -> Any:
-    """Advance h (and c) of a tile, and write its view. With saving, keep a record of it.
-
-    source: the view of the old h; of a GRU that resets before the product, of r * h as `reset` left it.
-    """
-    return _tile_intrinsic(lambda cell, e: _STEPS[cell.instance_class](e))(
-        context, cell, rows, panels, source, place, saving
-    )
-
-
-@intrinsic(prefer_literal=True)
-def reset(context: Any, cell: Any, rows: Any, panels: Any, source: Any, place: Any, saving: Any) -> Any:
-    """Of a GRU that resets before the product the first half: write the view of r * h, and z to `update`."""
-    return _tile_intrinsic(lambda cell, e: _reset_and_update(e))(context, cell, rows, panels, source, place, saving)
+# Advance h (and c) of a tile, and write its view; with saving, keep a record. The source is the view of the old h; of a
+# GRU that resets before the product, that of r * h, which `reset` wrote, with z in `update`.
+step: Final[Any] = _tile_step(lambda e: _STEPS[e.kind](e))
+reset: Final[Any] = _tile_step(_reset_and_update)
 
 
 class Projection(NamedTuple):
@@ -245,23 +237,28 @@ class Projection(NamedTuple):
     saved: int  # a record, when training
 
 
-@intrinsic(prefer_literal=True)
-def project(context: Any, cell: Any, source: Any, weights: Any, constants: Any, to: Any, saving: Any) -> Any:
-    """The input's share of one panel's pre-activations, of ROWS rows of the source."""
-
+def _project(context: Any, cell: Any, source: Any, weights: Any, constants: Any, to: Any, saving: Any) -> Any:
     def generate(context: Any, builder: Builder, signature: Any, arguments: Any) -> Any:
         _, source, weights, constants, to, _ = arguments
         form, kind = required_form(), cell.instance_class
-        operand = Operand(*cgutils.unpack_tuple(builder, source), itemsize_of(cell))
-        out = Projection(*cgutils.unpack_tuple(builder, to))
+        address, row, plane, groups = cgutils.unpack_tuple(builder, source)
+        operand, out = (
+            Operand(address, row, plane, groups, itemsize_of(cell)),
+            Projection(*cgutils.unpack_tuple(builder, to)),
+        )
         gates = affine(form, builder, Tile(ROWS, 1), operand, Matrix(weights, constants, GATES[kind]))
         for gate, wide in enumerate(gates):
             narrow = wide.saturate(16)
             at = builder.add(out.address, builder.mul(out.gate, ir.Constant(I64, gate)))
-            for row, values in enumerate(narrow.parts(LANES)):
-                store(values, builder.add(at, builder.mul(out.row, ir.Constant(I64, row))))
+            for number, values in enumerate(narrow.parts(LANES)):
+                store(values, builder.add(at, builder.mul(out.row, ir.Constant(I64, number))))
             if saving.literal_value:
                 keep_mask(builder, kind, out.saved, gate, narrow.to(wide.element.width).compare("!=", wide))
         return context.get_dummy_value()
 
     return types.void(cell, source, weights, constants, to, saving), generate
+
+
+# f(cell, source, weights, constants, projection, saving): the input's share of one panel's pre-activations, of ROWS
+# rows of the source. weights, constants: addresses of the panel's.
+project: Final[Any] = intrinsic(prefer_literal=True)(_project)
