@@ -42,7 +42,7 @@ RULES = {
     "data": Rule(set(), {"numpy"}),
     "metrics": Rule(FOUNDATION | {"data", "firmware_sim"}, {"numpy"}),
     "export": Rule(FOUNDATION, {"numpy", "flatbuffers", "onnx"}),
-    "firmware_sim": Rule(FOUNDATION, {"numpy", "numba"}),
+    "firmware_sim": Rule(FOUNDATION, {"numpy", "numba", "llvmlite"}),
     "nn": Rule(FOUNDATION | {"quantize"}, {"numpy", "torch"}),
     "quantize": Rule(FOUNDATION | {"nn"}, {"numpy", "torch"}),
     "prune": Rule({"nn"}, {"numpy", "torch"}),

@@ -78,4 +78,4 @@ class Form:
 
 
 def _element(builder: Builder, address: Value) -> Any:
-    return builder.load(builder.inttoptr(address, ir.PointerType(I16)), align=2, typ=I16)
+    return builder.load(builder.inttoptr(address, ir.PointerType(I16)), align=2)

@@ -150,7 +150,7 @@ def offset(builder: Builder, address: Value, distance: Value | int) -> Value:
 
 def load(builder: Builder, address: Value, element: Any, lanes: int) -> Vector:
     kind = ir.VectorType(element, lanes)
-    return Vector(builder, builder.load(_pointer(builder, address, kind), align=1, typ=kind))
+    return Vector(builder, builder.load(_pointer(builder, address, kind), align=1))
 
 
 def splat(builder: Builder, value: Value, lanes: int) -> Vector:
@@ -164,7 +164,7 @@ def splat(builder: Builder, value: Value, lanes: int) -> Vector:
 
 def broadcast(builder: Builder, address: Value, element: Any, lanes: int) -> Vector:
     """The one element that lies there, in every lane."""
-    return splat(builder, builder.load(_pointer(builder, address, element), align=1, typ=element), lanes)
+    return splat(builder, builder.load(_pointer(builder, address, element), align=1), lanes)
 
 
 def store(vector: Vector, address: Value) -> None:

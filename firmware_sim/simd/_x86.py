@@ -3,6 +3,7 @@
 from functools import cache
 from typing import Any, ClassVar
 
+import llvmlite.binding as llvm
 import llvmlite.ir as ir
 import numpy as np
 
@@ -88,7 +89,8 @@ class Avx512(_Madd):
 
     def dot(self, acc: Vector, weights: Vector, x: Vector) -> Vector:
         kind = ir.VectorType(I32, LANES)
-        operands = (x.as_lanes(I8, 64).value, weights.as_lanes(I8, 64).value)
+        element, lanes = (I8, 4 * LANES) if llvm.llvm_version_info >= (21,) else (I32, LANES)  # as LLVM declares it
+        operands = (v.as_lanes(element, lanes).value for v in (x, weights))
         return Vector(acc.builder, call(acc.builder, "llvm.x86.avx512.vpdpbusd.512", kind, acc.value, *operands))
 
 
