@@ -54,7 +54,8 @@ check: .venv/installed
 	$(BIN)/mypy
 
 bench: tools .venv/installed
-	$(BIN)/python -m tests.benchmarks.kernel
+	$(BIN)/python -m tests.benchmarks.inference
+	$(BIN)/python -m tests.benchmarks.qat
 	$(BIN)/python -m tests.benchmarks.firmware
 	$(BIN)/python -m tests.benchmarks.validation
 

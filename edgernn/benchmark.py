@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
+from itertools import count
 from pathlib import Path
 from statistics import median
 from typing import Any, Final, Literal
@@ -17,7 +18,7 @@ import numpy.typing as npt
 
 from .data import Split
 from .engines import ENGINES, GraphStepper, Session, Stepper, batched, whole
-from .metrics import compare, counted
+from .metrics import Progress, compare, counted, unwatched
 from .qmodel import QuantizedModel
 
 Array = npt.NDArray[Any]
@@ -56,13 +57,27 @@ class Row:
     step_ratio: float | None
 
 
-def benchmark(model: QuantizedModel, contenders: Sequence[Contender], split: Split, timed: int = 20) -> list[Row]:
-    """Quality on the whole split; times over its first `timed` sequences, whole and one step at a time."""
+def benchmark(
+    model: QuantizedModel,
+    contenders: Sequence[Contender],
+    split: Split,
+    timed: int = 20,
+    progress: Progress = unwatched,
+) -> list[Row]:
+    """Quality on the whole split; times over its first `timed` sequences, whole and one step at a time.
+
+    Progress counts the runs of a contender over its sequences.
+    """
+    numbers, total = count(1), len(contenders) * (2 * (ROUNDS + 1) + 1)
+
+    def ran() -> None:
+        progress(next(numbers), total)
+
     sequences = [x[:length] for x, length in zip(split.x, split.lengths, strict=True)]
     chosen = sequences[:timed]
     steps = sum(map(len, chosen))
-    whole_times = _time([_whole_job(contender, chosen) for contender in contenders])
-    step_times = _time([_step_job(contender, chosen) for contender in contenders])
+    whole_times = _time([_whole_job(contender, chosen) for contender in contenders], ran)
+    step_times = _time([_step_job(contender, chosen) for contender in contenders], ran)
     kernel = ENGINES["numba"].open(model)
     expected = [kernel(model.quantize_input(x)) for x in sequences]
     rows = []
@@ -81,12 +96,13 @@ def benchmark(model: QuantizedModel, contenders: Sequence[Contender], split: Spl
                 _ratio(each_step, step_times[0]) if contender.stepper else None,
             )
         )
+        ran()
     return rows
 
 
 def quality(model: QuantizedModel, outputs: Sequence[Array], split: Split) -> float:
     """Accuracy (classification) or mean absolute error (regression) over the sequences' real outputs."""
-    truth = split.y[counted(split, "steps" if model.every_step else "last")]
+    truth = split.y[counted(split.lengths, split.x.shape[1], "steps" if model.every_step else "last")]
     measured = compare(np.concatenate([np.atleast_2d(y) for y in outputs]), truth, model.task)
     return float(measured["accuracy" if model.task == "classification" else "mae"])
 
@@ -116,8 +132,8 @@ def _step_job(contender: Contender, sequences: Sequence[Array]) -> Callable[[], 
     return job
 
 
-def _time(jobs: Sequence[Callable[[], None]]) -> list[list[float]]:
-    """CPU seconds of every job in every round, after one round that is not counted."""
+def _time(jobs: Sequence[Callable[[], None]], ran: Callable[[], None]) -> list[list[float]]:
+    """CPU seconds of every job in every round, after one round that is not counted. Calls `ran` after each job."""
     times: list[list[float]] = [[] for _ in jobs]
     for number in range(ROUNDS + 1):
         for job, own in zip(jobs, times, strict=True):
@@ -125,6 +141,7 @@ def _time(jobs: Sequence[Callable[[], None]]) -> list[list[float]]:
             job()
             if number:
                 own.append(time.process_time() - started)
+            ran()
     return times
 
 

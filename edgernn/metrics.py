@@ -1,52 +1,80 @@
-"""How good outputs are: accuracy and F1 or absolute and squared errors, and the loss. NumPy only."""
+"""How good outputs are: accuracy and F1 or absolute and squared errors, and the loss. NumPy only.
 
-from typing import Any
+Sequences are measured a few at a time: beside them and their outputs memory does not grow with their number.
+"""
+
+from collections.abc import Callable, Iterable
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
 from .data import Split
-from .qmodel import HeadKind, QuantizedModel, Task
+from .qmodel import HeadKind, IntArray, QuantizedModel, Task
 
 Array = npt.NDArray[Any]
 Metrics = dict[str, Any]
+Progress = Callable[[int, int], object]  # takes how much is done, and how much there is
+
+_TERMS: Final = 1 << 16  # of a sum, that are added up at once
 
 
-def evaluate(model: QuantizedModel, split: Split) -> Metrics:
-    """The metrics of the integers that `firmware_sim` computes on `split`, without torch.
+def unwatched(done: int, total: int) -> None:
+    """The `Progress` that nobody looks at."""
+
+
+def evaluate(model: QuantizedModel, split: Split, progress: Progress = unwatched) -> Metrics:
+    """The metrics of the integers that `firmware_sim` computes on `split`, on all cores, without torch.
 
     They count all sequences (head last) or all valid steps (head steps). Classification: accuracy, macro_f1, and f1 by
     class (None for one that neither occurs nor is predicted; such classes do not enter macro_f1). Regression: mae and
-    rmse in the target's units. Both: loss (cross-entropy in nats, or the mean squared error) and count. Raises
-    ValueError when the split's channels, targets or labels do not fit the model, and for a model without a head.
+    rmse in the target's units. Both: loss (cross-entropy in nats, or the mean squared error) and count. Progress counts
+    sequences. Raises ValueError when the split's channels, targets or labels do not fit the model, and for a model
+    without a head.
     """
-    from .firmware_sim import run_batch  # Numba and its kernels: only where integers are asked for
+    from .firmware_sim import batch_pieces, in_order, run_batch  # Numba and its kernels: only where integers are needed
 
     if model.head is None:
         raise ValueError("a model without a head gives hidden states, which have no metrics; evaluate the whole model")
     check_targets(split, model.task, model.head.kind, model.output_size)
-    y = run_batch(model, model.quantize_input(split.x), split.lengths)
-    return measure(model.dequantize_output(y), split, model.task, model.head.kind)
+
+    def run(piece: slice) -> IntArray:
+        return run_batch(model, model.quantize_input(split.x[piece]), split.lengths[piece])
+
+    outputs = map(model.dequantize_output, in_order(run, batch_pieces(*split.x.shape[:2])))
+    return measure(outputs, split, model.task, model.head.kind, progress)
 
 
-def measure(outputs: Array, split: Split, task: Task, head: HeadKind) -> Metrics:
-    """The metrics of real outputs [sequences, (steps,) output_size] on `split`, as `evaluate` gives them."""
-    keep = counted(split, head)
-    return compare(outputs[keep], split.y[keep], task) | {"count": int(keep.sum())}
+def measure(
+    outputs: Iterable[Array], split: Split, task: Task, head: HeadKind, progress: Progress = unwatched
+) -> Metrics:
+    """The metrics, as `evaluate` gives them, of real outputs [sequences, (steps,) output_size] of all of `split`.
+
+    The outputs may come in any number of pieces: it makes no difference, to the last bit.
+    """
+    tally, done = _tally(task), 0
+    for some in outputs:
+        piece = slice(done, done + len(some))
+        keep = counted(split.lengths[piece], split.x.shape[1], head)
+        tally.add(some[keep], split.y[piece][keep])
+        done = piece.stop
+        progress(done, len(split))
+    return tally.metrics() | {"count": tally.count}
 
 
 def compare(outputs: Array, truth: Array, task: Task) -> Metrics:
     """The metrics, all but count, of outputs [N, output_size] and class numbers [N] or real values [N, output_size]."""
-    if task == "classification":
-        return _classification(outputs.astype(np.float64), truth)
-    error = outputs.astype(np.float64) - truth
-    loss = float(np.square(error).mean())
-    return {"mae": float(np.abs(error).mean()), "rmse": float(np.sqrt(loss)), "loss": loss}
+    tally = _tally(task)
+    tally.add(outputs, truth)
+    return tally.metrics()
 
 
-def counted(split: Split, head: HeadKind) -> npt.NDArray[np.bool_]:
+def counted(lengths: npt.NDArray[np.int64], steps: int, head: HeadKind) -> npt.NDArray[np.bool_]:
     """What enters metrics: bool [sequences], all of them (head last), or [sequences, steps], the valid steps."""
-    return split.valid if head == "steps" else np.ones(len(split), bool)
+    if head == "last":
+        return np.ones(len(lengths), bool)
+    valid: npt.NDArray[np.bool_] = np.arange(steps) < lengths[:, np.newaxis]
+    return valid
 
 
 def check_targets(split: Split, task: Task, head: HeadKind, output_size: int) -> None:
@@ -61,30 +89,91 @@ def check_targets(split: Split, task: Task, head: HeadKind, output_size: int) ->
             f"not {split.y.dtype} {split.y.shape}"
         )
     if task == "classification":
-        labels = split.y[counted(split, head)]
-        if labels.min() < 0 or labels.max() >= output_size:
-            found = f"{labels.min()} .. {labels.max()}"
+        which: Any = {"initial": split.y.flat[0], "where": counted(split.lengths, split.x.shape[1], head)}
+        lowest, highest = split.y.min(**which), split.y.max(**which)
+        if lowest < 0 or highest >= output_size:
+            found = f"{lowest} .. {highest}"
             raise ValueError(f"labels must lie in 0 .. {output_size - 1}, the model's classes; found {found}")
 
 
-def _classification(logits: Array, truth: Array) -> Metrics:
-    predicted = logits.argmax(axis=-1)  # the lowest index of equal logits, as everywhere
-    f1 = [_f1(predicted == label, truth == label) for label in range(logits.shape[-1])]
-    return {
-        "accuracy": float((predicted == truth).mean()),
-        "macro_f1": float(np.mean([value for value in f1 if value is not None])),
-        "f1": f1,
-        "loss": _cross_entropy(logits, truth),
-    }
+# ---- sums over sequences that come a few at a time -------------------------------------------------------------------
 
 
-def _f1(predicted: npt.NDArray[np.bool_], truth: npt.NDArray[np.bool_]) -> float | None:
-    both = int(predicted.sum()) + int(truth.sum())
-    return 2 * int((predicted & truth).sum()) / both if both else None
+def _tally(task: Task) -> "_Classes | _Errors":
+    return _Classes() if task == "classification" else _Errors()
 
 
-def _cross_entropy(logits: Array, truth: Array) -> float:
-    """The mean of -log softmax(logits)[truth]."""
+class _Sum:
+    """A sum of float64 numbers, which does not depend on how many are added at a time."""
+
+    def __init__(self) -> None:
+        self._total = 0.0
+        self._last = np.empty(_TERMS)
+        self._size = 0
+
+    def add(self, terms: Array) -> None:
+        terms = terms.ravel()
+        while len(terms):
+            now, terms = np.split(terms, [_TERMS - self._size])
+            self._last[self._size : self._size + len(now)] = now
+            self._size += len(now)
+            if self._size == _TERMS:
+                self._total, self._size = self.total(), 0
+
+    def total(self) -> float:
+        return self._total + float(self._last[: self._size].sum())
+
+
+class _Classes:
+    """Of outputs [N, classes] and class numbers [N]."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._right: Array | int = 0  # how often each class is predicted where it is true
+        self._named: Array | int = 0  # how often it is predicted, and how often it is true
+        self._loss = _Sum()
+
+    def add(self, outputs: Array, truth: Array) -> None:
+        logits, classes = outputs.astype(np.float64), outputs.shape[1]
+        predicted = logits.argmax(axis=-1)  # the lowest index of equal logits, as everywhere
+        self.count += len(truth)
+        self._right += np.bincount(truth[predicted == truth], minlength=classes)
+        self._named += np.bincount(predicted, minlength=classes) + np.bincount(truth, minlength=classes)
+        self._loss.add(_cross_entropies(logits, truth))
+
+    def metrics(self) -> Metrics:
+        right = np.asarray(self._right).tolist()
+        f1 = [2 * a / b if b else None for a, b in zip(right, np.asarray(self._named).tolist(), strict=True)]
+        return {
+            "accuracy": sum(right) / self.count,
+            "macro_f1": float(np.mean([value for value in f1 if value is not None])),
+            "f1": f1,
+            "loss": self._loss.total() / self.count,
+        }
+
+
+class _Errors:
+    """Of outputs and real values [N, output_size]."""
+
+    def __init__(self) -> None:
+        self.count = self._values = 0
+        self._absolute, self._squared = _Sum(), _Sum()
+
+    def add(self, outputs: Array, truth: Array) -> None:
+        error = outputs.astype(np.float64) - truth
+        self.count += len(truth)
+        self._values += error.size
+        self._absolute.add(np.abs(error))
+        self._squared.add(np.square(error))
+
+    def metrics(self) -> Metrics:
+        loss = self._squared.total() / self._values
+        return {"mae": self._absolute.total() / self._values, "rmse": float(np.sqrt(loss)), "loss": loss}
+
+
+def _cross_entropies(logits: Array, truth: Array) -> Array:
+    """-log softmax(logits)[truth]."""
     shifted = logits - logits.max(axis=-1, keepdims=True)  # exp cannot overflow
     right = np.take_along_axis(shifted, truth[:, None], axis=-1)[:, 0]
-    return float((np.log(np.exp(shifted).sum(axis=-1)) - right).mean())
+    losses: Array = np.log(np.exp(shifted).sum(axis=-1)) - right
+    return losses

@@ -1,5 +1,6 @@
 """Inference in integers: a sequence, a batch of sequences, or a stream of steps."""
 
+from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final
 
@@ -9,6 +10,7 @@ import numpy.typing as npt
 
 from ..qmodel import IntArray, QuantizedModel, State, check_lengths
 from ._network import Network
+from .simd.rows import BLOCK
 
 STEPS_AT_ONCE: Final = 4096  # of a batch, for one thread: enough to hide the call, few enough to stay in the cache
 
@@ -38,17 +40,22 @@ def run_batch(model: QuantizedModel, x: IntArray, lengths: npt.ArrayLike | None 
     """
     x = model.check_input(x, ("batch", "time", "input_size"))
     valid = check_lengths(lengths, len(x), x.shape[1])
+    order = np.argsort(valid, kind="stable")  # those that are run side by side end together
+    y = np.zeros((len(x), x.shape[1] if model.every_step else 1, model.output_size), model.output_dtype)
+
+    def run_piece(piece: slice) -> None:
+        rows = order[piece]
+        steps = int(valid[rows[-1]])
+        outputs = Network(model, len(rows), steps).run(x[rows, :steps], valid[rows])
+        y[rows, : outputs.shape[1]] = outputs
+
     pieces = batch_pieces(*x.shape[:2])
-
-    def run_piece(piece: slice) -> IntArray:
-        return Network(model, len(x[piece]), x.shape[1]).run(x[piece], valid[piece])
-
     threads = min(len(pieces), available_threads())
     if threads == 1:
-        y = np.concatenate([run_piece(piece) for piece in pieces])
+        deque(map(run_piece, pieces), maxlen=0)
     else:
         with ThreadPoolExecutor(threads) as pool:  # kernels release the GIL; a pool of a call's own survives a fork
-            y = np.concatenate(list(pool.map(run_piece, pieces)))
+            deque(pool.map(run_piece, pieces), maxlen=0)
     return y if model.every_step else y[:, 0]
 
 
@@ -70,7 +77,7 @@ class Stream:
         Raises ValueError for a wrong type or shape.
         """
         x = self.model.check_input(x, ("input_size",))
-        y: IntArray = self._network.run(x[np.newaxis, np.newaxis], self._one)[0, 0]
+        y: IntArray = self._network.run(x[np.newaxis, np.newaxis], self._one)[0, 0].copy()
         return y
 
     def reset(self) -> None:
@@ -83,7 +90,7 @@ class Stream:
 
         Setting one raises ValueError unless it is a state of this model.
         """
-        return self._network.state()
+        return {name: array.copy() for name, array in self._network.state().items()}
 
     @state.setter
     def state(self, state: State) -> None:
@@ -91,8 +98,8 @@ class Stream:
 
 
 def batch_pieces(batch: int, time: int) -> list[slice]:
-    """Sequences that are run at once, piece by piece."""
-    size = max(1, STEPS_AT_ONCE // time)
+    """Sequences that are run at once, piece by piece: in blocks that the kernels run side by side."""
+    size = max(1, STEPS_AT_ONCE // time // BLOCK) * BLOCK
     return [slice(start, start + size) for start in range(0, batch, size)]
 
 

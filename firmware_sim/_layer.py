@@ -36,6 +36,7 @@ def run_layer(
     x [batch, time, padded inputs] int8 or int16; lengths int64 [batch]: how many steps are valid. hidden int16 [batch,
     time, output_size] and views [batch, time, padded output_size], of x's type, are written for the valid steps: the
     first hidden_size columns, or the next ones by the backward direction, which computes the last valid step first.
+    Either may be empty: [.., .., 0].
     saturation: None, or int64 [gates + 2], to which the limits met are added: each gate's, h's, c's.
     """
     rows, size = cell.input.rows.shape[1], np.uint64(h.shape[1])
@@ -60,10 +61,12 @@ def run_layer(
                 step(cell, tables, px[n], state, cell_state, view, scratch, saturation)
                 write_view(state, view)
                 t = time_of(start + n, length, backward)
-                for u in range(size):
-                    hidden[b, t, column + u] = state[u]
-                for u in range(size):
-                    views[b, t, column + u] = view[u]
+                if hidden.shape[2] > 0:
+                    for u in range(size):
+                        hidden[b, t, column + u] = state[u]
+                if views.shape[2] > 0:
+                    for u in range(size):
+                        views[b, t, column + u] = view[u]
                 tally(saturation, -2, state, ZERO, size)
                 tally(saturation, -1, cell_state, ZERO, np.uint64(c.shape[1]))
 

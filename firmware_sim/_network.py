@@ -1,42 +1,61 @@
 """A model made ready for the kernels: its packed integers, and the memory that a call works in."""
 
-from dataclasses import dataclass
 from typing import Final, NamedTuple
 from weakref import WeakKeyDictionary
 
 import numpy as np
 
 from ..qmodel import DIRECTION_SUFFIXES, IntArray, QuantizedModel, State
-from ._affine import Array, PackedAffine, pack_affine, padded_columns, tables
-from ._cells import PackedCell, pack_layer
-from ._layer import run_head, run_layer
+from ._affine import Array
+from ._kernels import Kernels, Readable, fastest_kernels
 
 
-@dataclass(frozen=True)
-class _Packed:
-    cells: tuple[tuple[PackedCell, ...], ...]  # of every layer, its directions
-    head: PackedAffine | None
-
-
-_packed: Final[WeakKeyDictionary[QuantizedModel, _Packed]] = WeakKeyDictionary()
-
-
-def _pack(model: QuantizedModel) -> _Packed:
-    packed = _packed.get(model)
-    if packed is None:
-        cells = tuple(tuple(pack_layer(direction) for direction in layer.directions) for layer in model.layers)
-        head = None if model.head is None else pack_affine(model.head.dense)
-        packed = _packed[model] = _Packed(cells, head)
-    return packed
-
-
-class _Scan(NamedTuple):
-    """One direction of a layer, with the arrays that `run_layer` takes: what it reads, keeps and writes."""
+class _Direction(NamedTuple):
+    """One direction of a layer: the names of its states (no c: ""), and the columns of what the layer writes."""
 
     layer: int
     backward: bool
-    cell: PackedCell
-    x: Array
+    h: str
+    c: str
+    hidden_columns: int
+    view_columns: int
+
+
+class _Plan:
+    """What all networks of a model share."""
+
+    def __init__(self, model: QuantizedModel, readable: bool) -> None:
+        self.kernels: Kernels = Readable(model) if readable else fastest_kernels(model)
+        self.states = {name: spec.size for name, spec in model.states.items()}
+        self.input_columns = self.kernels.columns(model.input_size)
+        self.dtype = model.input_dtype
+        self.bidirectional = model.bidirectional
+        self.directions: list[_Direction] = []
+        for index, layer in enumerate(model.layers):
+            is_output = model.head is None and index == len(model.layers) - 1
+            columns = (layer.output_size, 0) if is_output else (0, self.kernels.columns(layer.output_size))
+            for suffix, _ in zip(DIRECTION_SUFFIXES, layer.directions, strict=False):
+                c = f"c_{index}{suffix}" if layer.cell == "lstm" else ""
+                self.directions.append(_Direction(index, suffix != "", f"h_{index}{suffix}", c, *columns))
+
+
+_plans: Final[tuple[WeakKeyDictionary[QuantizedModel, _Plan], ...]] = WeakKeyDictionary(), WeakKeyDictionary()
+
+
+def _plan(model: QuantizedModel, readable: bool) -> _Plan:
+    plans = _plans[readable]
+    plan = plans.get(model)
+    if plan is None:
+        plan = plans[model] = _Plan(model, readable)
+    return plan
+
+
+class _Scan(NamedTuple):
+    """What a direction's kernel reads, keeps and writes. x: None, the network's input."""
+
+    layer: int
+    backward: bool
+    x: Array | None
     h: Array
     c: Array
     hidden: Array
@@ -46,32 +65,28 @@ class _Scan(NamedTuple):
 class Network:
     """Runs `batch` sequences of `time` steps at once; keeps their state, at first zero, between calls.
 
-    A bidirectional model is run once, from the state zero.
+    A bidirectional model is run once, from the state zero. readable: with the readable kernels.
     """
 
-    def __init__(self, model: QuantizedModel, batch: int, time: int) -> None:
+    def __init__(self, model: QuantizedModel, batch: int, time: int, *, readable: bool = False) -> None:
         self._model = model
-        self._packed = _pack(model)
-        self._tables = tables()
-        self._states = {name: np.zeros((batch, spec.size), np.int16) for name, spec in model.states.items()}
-
-        def memory(size: int, dtype: type[np.generic] = np.int16, *, padded: bool = False) -> Array:
-            return np.zeros((batch, time, padded_columns(size) if padded else size), dtype)
-
+        self._plan = _plan(model, readable)
+        self._states = {name: np.zeros((batch, size), np.int16) for name, size in self._plan.states.items()}
         self._scans: list[_Scan] = []
-        self._x = self._views = memory(model.input_size, model.input_dtype, padded=True)
-        no_cell_state = np.zeros((batch, 0), np.int16)
-        for index, (layer, cells) in enumerate(zip(model.layers, self._packed.cells, strict=True)):
-            self._hidden = memory(layer.output_size)
-            operand, self._views = self._views, memory(layer.output_size, model.input_dtype, padded=True)
-            for suffix, cell in zip(DIRECTION_SUFFIXES, cells, strict=False):
-                h = self._states[f"h_{index}{suffix}"]
-                c = self._states.get(f"c_{index}{suffix}", no_cell_state)
-                self._scans.append(_Scan(index, suffix != "", cell, operand, h, c, self._hidden, self._views))
+        operand: Array | None = None
+        for layer, backward, h, c, hidden_columns, view_columns in self._plan.directions:
+            if not backward:
+                operand = self._scans[-1].views if layer else None
+                self._hidden = np.zeros((batch, time, hidden_columns), np.int16)
+                self._views = np.zeros((batch, time, view_columns), self._plan.dtype)
+            cell_state = self._states[c] if c else np.empty((batch, 0), np.int16)
+            scan = _Scan(layer, backward, operand, self._states[h], cell_state, self._hidden, self._views)
+            self._scans.append(scan)
 
     def state(self) -> State:
-        """A copy of the first sequence's state; of a bidirectional model, which cannot go on from one, an empty one."""
-        return {} if self._model.bidirectional else {name: array[0].copy() for name, array in self._states.items()}
+        """The first sequence's state, which the next call changes; of a bidirectional model, which cannot go on from
+        one, an empty one."""
+        return {} if self._plan.bidirectional else {name: array[0] for name, array in self._states.items()}
 
     def set_state(self, state: State) -> None:
         """Give every sequence this state. Raises ValueError when it is not one of this model."""
@@ -82,29 +97,32 @@ class Network:
     def run(self, x: IntArray, lengths: Array, saturation: list[Array] | None = None) -> IntArray:
         """Outputs [batch, time, output_size] of x [batch, time, input_size], or [batch, 1, ..] for a head of the last
         step. lengths: int64 [batch]. saturation: an array of counters for every layer, as `run_layer` takes them.
+
+        Without a head the outputs are memory of the network's own, which the next call writes again.
         """
-        self._x[:, :, : x.shape[2]] = x
+        inputs = self._operand(x)
         for scan in self._scans:
-            run_layer(
-                scan.cell,
-                self._tables,
-                scan.x,
-                lengths,
-                scan.h,
-                scan.c,
-                scan.hidden,
-                scan.views,
-                scan.backward,
-                None if saturation is None else saturation[scan.layer],
+            operand = inputs if scan.x is None else scan.x
+            counters = None if saturation is None else saturation[scan.layer]
+            self._plan.kernels.run_layer(
+                scan.layer, scan.backward, operand, lengths, scan.h, scan.c, scan.hidden, scan.views, counters
             )
-        if self._packed.head is None:
-            return self._hidden.copy()
+        if self._model.head is None:
+            return self._hidden
         last = not self._model.every_step
         if last and self._model.layers[-1].backward is not None:
             self._bring_backward_to_last(lengths)
         y = np.zeros((x.shape[0], 1 if last else x.shape[1], self._model.output_size), np.int8)
-        run_head(self._packed.head, self._views, lengths, last, y)
+        self._plan.kernels.run_head(self._views, lengths, last, y)
         return y
+
+    def _operand(self, x: IntArray) -> Array:
+        """The input as the kernels take it."""
+        if x.shape[2] == self._plan.input_columns and x.flags.carray:
+            return x
+        operand = np.zeros((*x.shape[:2], self._plan.input_columns), x.dtype)
+        operand[:, :, : x.shape[2]] = x
+        return operand
 
     def _bring_backward_to_last(self, lengths: Array) -> None:
         """Copy the backward direction's last result, that of step 0, to the last valid step, where the head reads."""

@@ -9,7 +9,7 @@ from edgernn.engines import ENGINES
 
 from .arm.__main__ import Run
 from .arm.device import Check, checks, ways
-from .arm.suite import cases, write
+from .arm.suite import PARTS, cases, write
 
 CASE = next(case for case in cases() if case.model.every_step and not case.model.bidirectional and len(case.x) > 1)
 
@@ -51,3 +51,16 @@ def test_whatever_is_not_equal_is_a_failure(found: list[Check], exit_code: int, 
     failures = run.failures()
     assert len(failures) == len(expected)
     assert all(failure.startswith(start) for failure, start in zip(failures, expected, strict=True)), failures
+
+
+def test_kernels_of_another_form_are_a_failure() -> None:
+    run = Run("numba", "cortex-a76", ["seed 0, step"], [Check(0, 6)], "numba 0.68.1, neon", 0, "", 1.0, "neondot")
+    assert run.failures() == ["numba on cortex-a76: numba 0.68.1, neon: not with neondot"]
+
+
+def test_every_cell_by_vector_instructions_and_by_the_readable_kernels() -> None:
+    suite = cases()
+    for simd in (True, False):
+        taken = [part.cases(suite) for part in PARTS if part.simd and (part.simd != "off") == simd]
+        assert len(taken) == 2
+        assert sorted(case.seed for case in taken[0] + taken[1]) == [case.seed for case in suite]

@@ -44,7 +44,7 @@ RULES = {
     "export": Rule(FOUNDATION, {"numpy", "flatbuffers", "onnx"}),
     "firmware_sim": Rule(FOUNDATION, {"numpy", "numba", "llvmlite"}),
     "nn": Rule(FOUNDATION | {"quantize"}, {"numpy", "torch"}),
-    "quantize": Rule(FOUNDATION | {"nn"}, {"numpy", "torch"}),
+    "quantize": Rule(FOUNDATION | {"nn", "firmware_sim"}, {"numpy", "torch", "numba", "llvmlite"}),
     "prune": Rule({"nn"}, {"numpy", "torch"}),
     "train": Rule(FOUNDATION | {"nn", "quantize", "prune", "data", "metrics"}, {"numpy", "torch", "tqdm"}),
     "_artifacts": Rule({"_files", "export"}, {"numpy", "onnx"}),

@@ -128,7 +128,7 @@ def test_the_loss_is_that_of_training(task: Task, head: HeadKind, size: float) -
     keep = counted(torch.from_numpy(split.lengths), split.x.shape[1], head)
     y = torch.from_numpy(split.y)
     expected = batch_loss(torch.from_numpy(outputs), y if task == "classification" else y.double(), keep, task)
-    found = metrics.measure(outputs, split, task, head)
+    found = metrics.measure([outputs], split, task, head)
     assert found["loss"] == pytest.approx(float(expected), rel=1e-12)
     assert found["count"] == int(keep.sum())
 

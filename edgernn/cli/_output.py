@@ -3,8 +3,12 @@
 import argparse
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, Final
+
+PATIENCE: Final = 1.0  # seconds of work before a bar is shown
 
 
 def emit(args: argparse.Namespace, text: str, data: Mapping[str, Any]) -> None:
@@ -18,6 +22,23 @@ def emit(args: argparse.Namespace, text: str, data: Mapping[str, Any]) -> None:
 def json_line(data: Mapping[str, Any]) -> str:
     """One line of JSON; what is not finite is null, as JSON has no word for it."""
     return json.dumps(_plain(data), allow_nan=False)
+
+
+@contextmanager
+def progress(args: argparse.Namespace, unit: str) -> Iterator[Callable[[int, int], None]]:
+    """A function that takes how much is done and how much there is: where that takes long, a terminal shows a bar."""
+    if args.quiet or not sys.stderr.isatty():
+        yield lambda done, total: None
+        return
+    from tqdm import tqdm
+
+    with tqdm(unit=unit, leave=False, delay=PATIENCE) as bar:
+
+        def show(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        yield show
 
 
 def table(headers: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:

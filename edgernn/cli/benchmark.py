@@ -5,7 +5,7 @@ from dataclasses import asdict
 from typing import Any
 
 from ._options import add_data, add_model, add_seed, positive_int
-from ._output import emit, table
+from ._output import emit, progress, table
 
 HELP = "compare float and integers on this machine: accuracy, size and time in every installed runtime"
 
@@ -26,7 +26,9 @@ def run(args: argparse.Namespace) -> int:
     model = QuantizedModel.load(args.model)
     dataset = require_dataset(args, model)
     path, notes = float_file(args.model, model)
-    rows = benchmark(model, list(contenders(model, args.model, path)), dataset.test, args.sequences)
+    networks = list(contenders(model, args.model, path))
+    with progress(args, "run") as report:
+        rows = benchmark(model, networks, dataset.test, args.sequences, report)
     commands = {name: engine.missing() for name, engine in ENGINES.items() if engine.usual}
     commands["torch float"] = None if path is None else missing("torch")
     absent = {name: command for name, command in commands.items() if command is not None}

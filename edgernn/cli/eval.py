@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ._options import add_data, add_model, add_seed
-from ._output import emit, table
+from ._output import emit, progress, table
 
 if TYPE_CHECKING:
     from ..data import Dataset
@@ -30,8 +30,9 @@ def run(args: argparse.Namespace) -> int:
     path, notes = float_file(args.model, quantized)
     cure = None if path is None else missing("torch")
     absent = {} if cure is None else {"torch": cure}
-    measured = {} if path is None or absent else _in_torch(path, dataset)
-    measured["integers"] = evaluate(quantized, dataset.test)
+    measured = {} if path is None or absent else _in_torch(args, path, dataset)
+    with progress(args, "sequence") as report:
+        measured["integers"] = evaluate(quantized, dataset.test, report)
 
     first, show = headline(quantized.task)
     metrics = ("accuracy", "macro_f1", "loss") if quantized.task == "classification" else ("mae", "rmse", "loss")
@@ -48,13 +49,17 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _in_torch(path: Path, dataset: "Dataset") -> dict[str, dict[str, Any]]:
+def _in_torch(args: argparse.Namespace, path: Path, dataset: "Dataset") -> dict[str, dict[str, Any]]:
     """The rows of the float model: in float, and fake-quantised where it was trained so."""
     from ..nn import SequenceModel
     from ..quantize import is_prepared
     from ..train import evaluate
 
+    def measure() -> dict[str, Any]:
+        with progress(args, "sequence") as report:
+            return evaluate(model, dataset.test, report)
+
     model = SequenceModel.load(path)
-    fake = {"fake-quantised": evaluate(model, dataset.test)} if is_prepared(model) else {}
+    fake = {"fake-quantised": measure()} if is_prepared(model) else {}
     model.quantizer = None
-    return {"float": evaluate(model, dataset.test)} | fake
+    return {"float": measure()} | fake

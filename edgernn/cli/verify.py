@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from ._models import find_dataset
 from ._options import add_data, add_model, add_seed, names, positive_int
-from ._output import emit, table
+from ._output import PATIENCE, emit, table
 
 if TYPE_CHECKING:
     from .._adversarial import Named
@@ -49,7 +49,7 @@ def run(args: argparse.Namespace) -> int:
     results = []
     found = verify(model, targets(model, engines, args.model), sequences, args.seed)
     silent = True if args.quiet or args.verbose else None  # None: shown on a terminal alone
-    for result in tqdm(found, "comparisons", unit="", leave=False, disable=silent):
+    for result in tqdm(found, "comparisons", unit="", leave=False, delay=PATIENCE, disable=silent):
         results.append(result)
         if args.verbose:
             print(f"{result.engine} {result.file or 'fresh export'}, {result.model}: done", file=sys.stderr)

@@ -160,7 +160,7 @@ class RecurrentBase(nn.RNNBase):
             weight: Tensor = getattr(self, name.replace("bias", "weight"))
             return weight.new_zeros(len(self.gates) * self.hidden_size)
         parameter: Tensor = getattr(self, name)
-        mask = self.masks().get(name)
+        mask = self._buffers.get(name + _MASK)
         return parameter if mask is None else parameter * mask
 
     @contextmanager

@@ -6,5 +6,6 @@ from ._convert import convert as convert
 from ._quantizer import ModelQuantizer as ModelQuantizer
 from ._quantizer import is_prepared as is_prepared
 from ._quantizer import prepare as prepare
+from .fused import explicit as explicit
 
-__all__ = ["ModelQuantizer", "QuantConfig", "calibrate", "convert", "is_prepared", "prepare"]
+__all__ = ["ModelQuantizer", "QuantConfig", "calibrate", "convert", "explicit", "is_prepared", "prepare"]

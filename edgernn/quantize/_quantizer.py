@@ -10,12 +10,10 @@ from ..fixedpoint import PRE_ACTIVATION_SCALE, STATE_SCALE
 from ..nn import SequenceModel
 from ..nn._base import State, scan, valid_steps
 from ..qmodel import CELL_EXPONENTS, REVERSE, Cell, view_scale
-from . import _ops
+from . import _ops, fused
 from ._cells import Cells, IntegerAffine, IntegerLayer
 from ._config import QuantConfig
-
-_MULTIPLIER_FLOOR = 2.0**-24  # of a row whose weights are all zero: any scale will do that every runtime accepts
-_BIAS_LIMIT = 2.0**29  # a bias stays this small by enlarging its row's scale, so that the accumulator fits int32
+from ._limits import BIAS_LIMIT, MULTIPLIER_FLOOR
 
 
 class ModelQuantizer(nn.Module):
@@ -73,7 +71,7 @@ class ModelQuantizer(nn.Module):
 
     def weight_scale(self, name: str, weight: Tensor, bias: Tensor, scale_in: Tensor, scale_out: Tensor) -> Tensor:
         """[rows] float32-valued: learned, or the largest weight's share of 127; never too small for its bias."""
-        floor = torch.clamp(bias.abs() / (scale_in * _BIAS_LIMIT), min=float(_MULTIPLIER_FLOOR * scale_out / scale_in))
+        floor = torch.clamp(bias.abs() / (scale_in * BIAS_LIMIT), min=float(MULTIPLIER_FLOOR * scale_out / scale_in))
         if self.config.learn_scales:
             scale = torch.exp2(self.log_weight_scales[name]).expand(len(weight))
         else:
@@ -115,19 +113,23 @@ class ModelQuantizer(nn.Module):
         rnn, cell = model.rnn, cast(Cell, model.cell)
         reset_after = bool(getattr(rnn, "reset_after", True))
         w_ih, w_hh, b_ih, b_hh = rnn.direction_weights(name)
-        # A bias of the recurrent product is added where the input's is, but for n in torch's GRU: there r scales it.
-        inside = torch.zeros_like(b_hh)
-        if cell == "gru" and reset_after:
-            inside[2 * rnn.hidden_size :] = 1.0
+        b_in, b_rec = self.biases(model, b_ih, b_hh)
         view, p = self._constant(self.view_scale, b_ih), self._constant(PRE_ACTIVATION_SCALE, b_ih)
         first = name in rnn.layers()[0]
         scale_in, zero_point = (self.input_scale, int(self.input_zero_point)) if first else (view, 0)
-        b_in, b_rec = b_ih + b_hh * (1.0 - inside), b_hh * inside
         inputs, input_scale = self.integers(f"weight_ih_{name}", w_ih, b_in, scale_in, p, zero_point)
         recurrent, recurrent_scale = self.integers(f"weight_hh_{name}", w_hh, b_rec, view, p)
         exponent = int(self.cell_exponents[rnn.direction_names().index(name)]) if cell == "lstm" else 0
         layer = IntegerLayer(cell, self.config.scheme, reset_after, exponent, inputs, recurrent)
         return layer, input_scale, recurrent_scale
+
+    @staticmethod
+    def biases(model: SequenceModel, b_ih: Tensor, b_hh: Tensor) -> tuple[Tensor, Tensor]:
+        """The maps' biases: the recurrent one is added to the input's, but for n in torch's GRU, where r scales it."""
+        inside = torch.zeros_like(b_hh)
+        if model.cell == "gru" and getattr(model.rnn, "reset_after", True):
+            inside[2 * model.rnn.hidden_size :] = 1.0
+        return b_ih + b_hh * (1.0 - inside), b_hh * inside
 
     def head(self, model: SequenceModel) -> tuple[IntegerAffine, Tensor]:
         """The integers of the dense head, and its weight scales."""
@@ -152,6 +154,17 @@ class ModelQuantizer(nn.Module):
         """
         if not self.calibrated:
             raise ValueError("the model is prepared but not calibrated; call calibrate(model, x) first")
+        if fused.available(self, model):
+            try:
+                return fused.run(self, model, x, lengths, state)
+            except OverflowError:  # sums that its kernels cannot requantize
+                pass
+        return self._run_explicit(model, x, lengths, state)
+
+    def _run_explicit(
+        self, model: SequenceModel, x: Tensor, lengths: Tensor | None, state: State | None
+    ) -> tuple[Tensor, State]:
+        """By torch's operations, on any device."""
         if lengths is None:
             lengths = torch.full((len(x),), x.shape[1])
         valid = valid_steps(lengths.to(x.device), x.shape[1])[..., None]
@@ -159,7 +172,7 @@ class ModelQuantizer(nn.Module):
         if not bool(torch.isfinite(x).all()):
             raise ValueError("x contains NaN or infinite values; clean them first")
         cells, scheme = self.cells, self.config.scheme
-        sequence, first, last = self.quantize_input(model, x), self._initial(model, x, state), []
+        sequence, first, last = self.quantize_input(model, x), self.initial(model, x, state), []
         for index, directions in enumerate(model.rnn.layers()):
             if index and model.rnn.dropout and self.training:
                 sequence = nn.functional.dropout(sequence, model.rnn.dropout)
@@ -177,7 +190,7 @@ class ModelQuantizer(nn.Module):
         y = cells.narrow(cells.affine(dense, sequence)) * (self.output_scale * 256.0)
         return (y * valid if model.head_kind == "steps" else y).float(), self._real_state(model, last)
 
-    def _initial(self, model: SequenceModel, x: Tensor, state: State | None) -> dict[str, tuple[Tensor, Tensor]]:
+    def initial(self, model: SequenceModel, x: Tensor, state: State | None) -> dict[str, tuple[Tensor, Tensor]]:
         """(h, c) of every direction as integers, from torch's hx in real units."""
         names = model.rnn.direction_names()
         h = c = torch.zeros(len(names), len(x), model.rnn.hidden_size, dtype=torch.float64, device=x.device)

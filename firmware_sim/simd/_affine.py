@@ -57,22 +57,26 @@ def _accumulate(
 ) -> dict[tuple[int, int, int], Vector]:
     """By row, panel and gate: bias + weights . operand."""
     vectors = [(panel, gate) for panel in range(tile.panels) for gate in range(matrix.gates)]
-    together = max(1, form.accumulators // (tile.rows * form.planes(x.itemsize)))
+    planes = form.planes(x.itemsize)
+    rows = max(1, min(tile.rows, form.accumulators // planes))  # at once
+    together = max(1, form.accumulators // (rows * planes))
     passes = -(-len(vectors) // together)
     together = -(-len(vectors) // passes)
     sums: dict[tuple[int, int, int], Vector] = {}
-    for first in range(0, len(vectors), together):
-        sums |= _accumulate_vectors(form, builder, tile, x, matrix, vectors[first : first + together])
+    for first_row in range(0, tile.rows, rows):
+        some_rows = range(first_row, min(first_row + rows, tile.rows))
+        for first in range(0, len(vectors), together):
+            sums |= _accumulate_vectors(form, builder, some_rows, x, matrix, vectors[first : first + together])
     return sums
 
 
 def _accumulate_vectors(
-    form: Form, builder: Builder, tile: Tile, x: Operand, matrix: Matrix, vectors: list[tuple[int, int]]
+    form: Form, builder: Builder, rows: range, x: Operand, matrix: Matrix, vectors: list[tuple[int, int]]
 ) -> dict[tuple[int, int, int], Vector]:
-    """One pass over the columns, for those vectors (panel, gate)."""
+    """One pass over the columns, for those rows and vectors (panel, gate)."""
     size = LANES * form.group * form.item  # bytes of a vector of weights
     step, planes = matrix.gates * size, form.planes(x.itemsize)
-    places = [(row, plane, vector) for row in range(tile.rows) for plane in range(planes) for vector in vectors]
+    places = [(row, plane, vector) for row in rows for plane in range(planes) for vector in vectors]
     panel_size = builder.mul(x.groups, ir.Constant(I64, step))
     zero = ir.Constant(ir.VectorType(I32, LANES), [0] * LANES)
     start = []
@@ -89,7 +93,7 @@ def _accumulate_vectors(
             weights[panel, gate] = load(builder, offset(builder, at, gate * size), element, LANES * form.group)
         operands = {}
         kind = ir.IntType(8 * form.group * form.item)
-        for row in range(tile.rows):
+        for row in rows:
             for plane in range(planes):
                 at = builder.add(x.address, builder.mul(x.row, ir.Constant(I64, row)))
                 at = builder.add(at, builder.mul(x.plane, ir.Constant(I64, plane)))
@@ -102,7 +106,7 @@ def _accumulate_vectors(
 
     ends = dict(zip(places, (Vector(builder, v) for v in repeat(builder, x.groups, start, add)), strict=True))
     sums = {}
-    for row in range(tile.rows):
+    for row in rows:
         for panel, gate in vectors:
             total = ends[row, 0, (panel, gate)]
             if planes == 2:

@@ -4,11 +4,11 @@ px are the input's shares of the pre-activations and ph the recurrent ones, an i
 the state before the step. A gate that a sigmoid gave is never below zero, which its products make use of.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from ._form import SIGMOID, TANH, Form
-from ._vector import Value, Vector, concatenate
+from ._vector import Value, Vector
 
 Gates = list[Vector]
 
@@ -27,11 +27,15 @@ class Primitives:
             self.saturated.append(total.compare("!=", a + b))
         return total
 
+    def look_up(self, functions: Sequence[int], *p: Vector) -> Gates:
+        """SIGMOID or TANH of each."""
+        return self.form.look_up(functions, p, self.tables)
+
     def sigmoid(self, *p: Vector) -> Gates:
-        return self.form.look_up(SIGMOID, concatenate(p), self.tables).parts(p[0].lanes)
+        return self.look_up([SIGMOID] * len(p), *p)
 
     def tanh(self, p: Vector) -> Vector:
-        return self.form.look_up(TANH, p, self.tables)
+        return self.look_up([TANH], p)[0]
 
     def product(self, gate: Vector, v: Vector) -> Vector:
         """round_shift(gate * v, 15) for a gate >= 0: (gate * v + 2^14 + 1) >> 15, or (.. + 2^14 - 1) >> 15 if v < 0.
@@ -78,9 +82,8 @@ def _pre_activation(c: Vector, number: Numbers) -> Vector:
 
 def lstm(ops: Primitives, px: Gates, ph: Gates, c: Vector, number: Numbers) -> Gates:
     """c' = f * c + i * g, h' = o * tanh(c'). Returns i, f, g, o, tanh(c'), c', h'."""
-    p_i, p_f, p_g, p_o = (ops.add(x, h) for x, h in zip(px, ph, strict=True))
-    i, f, o = ops.sigmoid(p_i, p_f, p_o)
-    g = ops.tanh(p_g)
+    p = [ops.add(x, h) for x, h in zip(px, ph, strict=True)]
+    i, f, g, o = ops.look_up([SIGMOID, SIGMOID, TANH, SIGMOID], *p)
     c = ops.add(ops.product(f, c), _new_content(i, g, number))
     t = ops.tanh(_pre_activation(c, number))
     return [i, f, g, o, t, c, ops.product(o, t)]

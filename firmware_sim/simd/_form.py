@@ -3,11 +3,12 @@
 `Form` is made of LLVM's own operations, which every processor has.
 """
 
-from typing import Any, ClassVar, Final
+from collections.abc import Sequence
+from typing import ClassVar, Final
 
 import llvmlite.ir as ir
 
-from ._vector import I16, I64, Builder, Value, Vector, cgutils, offset, repeat
+from ._vector import I16, I64, Value, Vector, cgutils, concatenate, load, offset, repeat
 
 LANES: Final = 16  # rows of a matrix that lie side by side
 
@@ -19,7 +20,8 @@ class Form:
 
     group: how many columns of a row lie side by side, in weights and operands. bytewise: both are bytes, and an operand
     of int16 is two planes of them, its low bytes and its high ones; else both are int16. accumulators: how many vectors
-    of 16 int32 stay in registers while they are summed. float_tile: rows and vectors of 16 floats, likewise.
+    of 16 int32 stay in registers while they are summed. float_tile: rows and vectors of 16 floats, likewise. word: how
+    many int16 lanes pass through a general register at once on their way through a table.
     """
 
     name: ClassVar[str] = "generic"
@@ -27,6 +29,7 @@ class Form:
     bytewise: ClassVar[bool] = False
     accumulators: ClassVar[int] = 4
     float_tile: ClassVar[tuple[int, int]] = (4, 1)
+    word: ClassVar[int] = 1
 
     @property
     def item(self) -> int:
@@ -58,24 +61,31 @@ class Form:
         """(a * b + 2^14) >> 15 of int16 lanes, never both -32768."""
         return ((a.to(32) * b.to(32) + (1 << 14)) >> 15).to(16)
 
-    def look_up(self, function: int, p: Vector, tables: Value) -> Vector:
-        """SIGMOID or TANH of int16 lanes. tables: the address of int16 [2, 65536]."""
+    def look_up(self, functions: Sequence[int], p: Sequence[Vector], tables: Value) -> list[Vector]:
+        """SIGMOID or TANH of each vector of int16 lanes. tables: the address of int16 [2, 65536]."""
+        return [self._look_up(function, v, tables) for function, v in zip(functions, p, strict=True)]
+
+    def _look_up(self, function: int, p: Vector, tables: Value) -> Vector:
         builder = p.builder
         table = offset(builder, tables, function * 65536 * 2)
         memory = cgutils.alloca_once(builder, p.value.type)
         builder.store(p.value, memory)
         start = builder.ptrtoint(memory, I64)
 
+        kind = ir.IntType(16 * self.word)
+
         def replace(number: Value, _: list[Value]) -> list[Value]:
-            place = builder.add(start, builder.shl(number, ir.Constant(I64, 1)))
-            index = builder.zext(_element(builder, place), I64)
-            value = _element(builder, builder.add(table, builder.shl(index, ir.Constant(I64, 1))))
-            builder.store(value, builder.inttoptr(place, ir.PointerType(I16)))
+            at = builder.add(start, builder.mul(number, ir.Constant(I64, 2 * self.word)))
+            place = builder.inttoptr(at, ir.PointerType(kind))
+            word, values = builder.load(place, align=2), ir.Constant(kind, 0)
+            for shift in range(0, kind.width, 16):
+                index = builder.zext(builder.trunc(builder.lshr(word, ir.Constant(kind, shift)), I16), I64)
+                entry = builder.add(table, builder.shl(index, ir.Constant(I64, 1)))
+                value = builder.load(builder.inttoptr(entry, ir.PointerType(I16)), align=2)
+                values = builder.or_(values, builder.shl(builder.zext(value, kind), ir.Constant(kind, shift)))
+            builder.store(values, place, align=2)
             return []
 
-        repeat(builder, ir.Constant(I64, p.lanes), [], replace)
-        return Vector(builder, builder.load(memory))
-
-
-def _element(builder: Builder, address: Value) -> Any:
-    return builder.load(builder.inttoptr(address, ir.PointerType(I16)), align=2)
+        repeat(builder, ir.Constant(I64, p.lanes // self.word), [], replace)
+        # in parts: of lanes that are no power of two LLVM would load every one by itself
+        return concatenate([load(builder, offset(builder, start, 2 * n), I16, LANES) for n in range(0, p.lanes, LANES)])

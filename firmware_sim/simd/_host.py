@@ -7,8 +7,9 @@ from typing import Any, Final
 
 import llvmlite.binding as llvm
 import numba
+from numba.core.registry import cpu_target
 
-from ._arm import Neon, NeonDot
+from ._arm import Neon, NeonDot, has_dot_products
 from ._form import Form
 from ._x86 import Avx2, Avx512, Avx512Vbmi
 
@@ -47,6 +48,8 @@ def host_form() -> Form | None:
 @cache
 def target_features() -> frozenset[str]:
     """The processor's features as LLVM calls them, less those that Numba is told not to use."""
+    if _machine() == "aarch64":
+        return frozenset({"dotprod"} if has_dot_products(*cpu_target.target_context.codegen().magic_tuple()) else ())
     config: Any = numba.config
     if config.CPU_FEATURES is not None:
         given = str(config.CPU_FEATURES).split(",")

@@ -65,7 +65,7 @@ class Vector:
     def __rshift__(self, other: Operand) -> "Vector":
         return self._new(self.builder.ashr(self.value, self._other(other)))
 
-    def shift_right_unsigned(self, bits: int) -> "Vector":
+    def shift_right_unsigned(self, bits: Operand) -> "Vector":
         """Zeros come in from the left."""
         return self._new(self.builder.lshr(self.value, self._other(bits)))
 
@@ -178,6 +178,14 @@ def constant(builder: Builder, element: Any, values: Sequence[int]) -> Vector:
 
 def _pointer(builder: Builder, address: Value, kind: Any) -> Value:
     return builder.bitcast(builder.inttoptr(address, _POINTER), ir.PointerType(kind))
+
+
+def prefetch(builder: Builder, address: Value, size: int, writing: bool) -> None:
+    """Ask for `size` bytes to be brought near: all of them to be written soon, or to the second cache to be read."""
+    write, level, data = (ir.Constant(I32, n) for n in (int(writing), 3 if writing else 2, 1))
+    for line in range(0, size, 64):
+        pointer = builder.inttoptr(offset(builder, address, line), _POINTER)
+        call(builder, "llvm.prefetch.p0", ir.VoidType(), pointer, write, level, data)
 
 
 # ---- control ---------------------------------------------------------------------------------------------------------

@@ -1,5 +1,6 @@
 """x86-64: AVX-512 with VNNI, and AVX2."""
 
+from collections.abc import Sequence
 from functools import cache
 from typing import Any, ClassVar
 
@@ -99,35 +100,46 @@ class Avx512Vbmi(Avx512):
 
     name = "avx512vbmi"
 
-    def look_up(self, function: int, p: Vector, tables: Value) -> Vector:
-        lanes = 2 * _WORDS
-        padded = p if p.lanes % lanes == 0 else p.shuffle(p, [*range(p.lanes), *[0] * (-p.lanes % lanes)])
-        return concatenate([_interpolate(function, part) for part in padded.parts(lanes)]).part(0, p.lanes)
+    def look_up(self, functions: Sequence[int], p: Sequence[Vector], tables: Value) -> list[Vector]:
+        lanes, together = p[0].lanes, concatenate(p)
+        of_lanes = [function for function in functions for _ in range(lanes)]
+        missing = -len(of_lanes) % (2 * _WORDS)
+        of_lanes += [functions[-1]] * missing
+        padded = together.shuffle(together, [*range(together.lanes), *[0] * missing]) if missing else together
+        parts = padded.parts(2 * _WORDS)
+        values = [_interpolate(of_lanes[n * 2 * _WORDS :][: 2 * _WORDS], part) for n, part in enumerate(parts)]
+        return concatenate(values).part(0, together.lanes).parts(lanes)
 
 
 _WORDS = 32  # int16 lanes of a register
 
 
-def _interpolate(function: int, p: Vector) -> Vector:
+def _interpolate(functions: list[int], p: Vector) -> Vector:
     """fixedpoint.sigmoid or tanh of 64 lanes. Both are odd, rounding included: about a half, and about zero.
 
     The upper bits of |p| choose an entry of the table, the others a place on the way to the next one. Entries lie 2^15
     lower than they are, to be signed: a sigmoid is 2^14 less for it, and tanh(x) = 2 sigmoid(2 x) - 1 is right.
     """
-    bits, shift = (7, 8) if function == SIGMOID else (6, 6)
+
+    def choose(of_sigmoid: int, of_tanh: int, lanes: Sequence[int] = range(2 * _WORDS), element: Any = I16) -> Vector:
+        return constant(p.builder, element, [of_sigmoid if functions[n] == SIGMOID else of_tanh for n in lanes])
+
     sign = p.sign()
     magnitude = (p ^ sign) - sign
-    index = _pack(_PACK_BYTES, I8, *magnitude.shift_right_unsigned(bits).parts(_WORDS))
+    index = _pack(_PACK_BYTES, I8, *magnitude.shift_right_unsigned(choose(7, 6)).parts(_WORDS))
     entries, slopes = (_unpack(*(_permute(half, index) for half in table)) for table in _byte_tables())
-    sums = []
-    for entry, slope, place in zip(entries, slopes, (magnitude & ((1 << bits) - 1)).parts(_WORDS), strict=True):
-        pairs = zip(_unpack(entry, slope), _unpack(place.filled(1 << bits), place), strict=True)
-        products = (_madd(table, factors) for table, factors in pairs)
-        sums.append(_pack(_PACK_WORDS, I16, *((product + (1 << (shift - 1))) >> shift for product in products)))
-    y = concatenate(sums)
-    if function == SIGMOID:
-        return (((y.add_saturating(1 << 14)) ^ sign) - sign) + (sign & -32768)
-    return (y ^ sign) - sign
+    ones, places = choose(128, 64).parts(_WORDS), (magnitude & choose(127, 63)).parts(_WORDS)
+    values = []
+    for register in range(2):
+        table, way = _unpack(entries[register], slopes[register]), _unpack(ones[register], places[register])
+        sums = []
+        for half, lanes in enumerate(_halves(_WORDS, 16)):
+            where = [register * _WORDS + lane for lane in lanes]
+            rounded = _madd(table[half], way[half]) + choose(128, 32, where, I32)
+            sums.append(rounded >> choose(8, 6, where, I32))
+        values.append(_pack(_PACK_WORDS, I16, *sums))
+    y = concatenate(values).add_saturating(choose(1 << 14, 0))
+    return ((y ^ sign) - sign) + (sign & choose(-32768, 0))
 
 
 @cache
@@ -164,13 +176,18 @@ def _pack(name: str, element: Any, low: Vector, high: Vector) -> Vector:
 def _unpack(low: Vector, high: Vector) -> tuple[Vector, Vector]:
     """What `_pack` undoes: of each 128 bits the lower half, and the upper half, of both operands in turn; wider lanes
     if they are bytes."""
-    count = 128 // low.element.width
     results = []
-    for half in (0, count // 2):
-        firsts = [start + half + n for start in range(0, low.lanes, count) for n in range(count // 2)]
+    for firsts in _halves(low.lanes, low.element.width):
         result = low.shuffle(high, [lane for first in firsts for lane in (first, first + low.lanes)])
         results.append(result.as_lanes(I16, _WORDS))
     return results[0], results[1]
+
+
+def _halves(lanes: int, width: int) -> tuple[list[int], list[int]]:
+    """Of each 128 bits the lanes in the lower half, and those in the upper half."""
+    count = 128 // width
+    low = [start + n for start in range(0, lanes, count) for n in range(count // 2)]
+    return low, [lane + count // 2 for lane in low]
 
 
 def _madd(a: Vector, b: Vector) -> Vector:

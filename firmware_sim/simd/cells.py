@@ -36,6 +36,13 @@ class RnnCell(NamedTuple):
     element: Any
 
 
+class Dense(NamedTuple):
+    """No cell, but packed alike."""
+
+    input: PackedMap
+    element: Any
+
+
 PackedCell: TypeAlias = LstmCell | GruCell | GruResetBeforeCell | RnnCell
 
 
@@ -54,6 +61,12 @@ def pack_cell(form: Form, layer: Layer, dtype: type[np.generic]) -> PackedCell:
     if layer.cell == "lstm":
         return LstmCell(inputs, recurrent, scale_array(layer.cell_exponent), zero)
     return (GruCell if layer.cell == "gru" else RnnCell)(inputs, recurrent, zero)
+
+
+def pack_dense(form: Form, dense: Affine, dtype: type[np.generic]) -> Dense:
+    """Raises OverflowError as `pack_map` does."""
+    zero = dtype()
+    return Dense(_pack(form, zero.itemsize, 1, dense), zero)
 
 
 def scale_array(exponent: int) -> Array:

@@ -15,11 +15,11 @@ from . import _cells
 from ._affine import Matrix, Operand, Tile, affine
 from ._form import LANES, Form
 from ._host import host_form
-from ._vector import I16, I32, I64, Builder, Value, Vector, broadcast, cgutils, concatenate, load, offset, store
-from .cells import GruCell, GruResetBeforeCell, LstmCell, RnnCell
+from ._vector import I16, I32, I64, Builder, Value, Vector, broadcast, cgutils, concatenate, load, offset, prefetch, store
+from .cells import Dense, GruCell, GruResetBeforeCell, LstmCell, RnnCell
 
 ROWS: Final = 4  # of a tile of one panel
-GATES: Final = {LstmCell: 4, GruCell: 3, GruResetBeforeCell: 3, RnnCell: 1}
+GATES: Final = {LstmCell: 4, GruCell: 3, GruResetBeforeCell: 3, RnnCell: 1, Dense: 1}
 
 # What a training step keeps of a tile, [ROWS, 16] int16 each, in this order; and of each gate's three saturations (of
 # the input's share, of the recurrent one, of their sum: all gates' first ones first), then of an LSTM's cell state, an
@@ -246,6 +246,8 @@ def _project(context: Any, cell: Any, source: Any, weights: Any, constants: Any,
             Operand(address, row, plane, groups, itemsize_of(cell)),
             Projection(*cgutils.unpack_tuple(builder, to)),
         )
+        if saving.literal_value:
+            prefetch(builder, out.saved, record_size(kind), writing=True)
         gates = affine(form, builder, Tile(ROWS, 1), operand, Matrix(weights, constants, GATES[kind]))
         for gate, wide in enumerate(gates):
             narrow = wide.saturate(16)

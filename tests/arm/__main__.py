@@ -5,13 +5,16 @@ import subprocess
 import sys
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 from edgernn.engines import ENGINES
 
+from ..cases import Case
 from .device import Check, ways
-from .suite import RUNS, cases, write
+from .suite import PARTS, Part, cases, write
 from .userland import CACHE, Unavailable, command, prepare
 
 
@@ -27,6 +30,7 @@ class Run:
     exit_code: int
     last_words: str
     seconds: float
+    simd: str = ""  # the form of vector instructions that the kernels were to choose
 
     @property
     def name(self) -> str:
@@ -35,6 +39,8 @@ class Run:
     def failures(self) -> list[str]:
         """In words: what differs, what an engine refused, and an end before the end."""
         found = []
+        if self.checks and not self.versions.endswith(self.simd):
+            found.append(f"{self.name}: {self.versions}: not with {self.simd}")
         for place, check in zip(self.expected, self.checks, strict=False):
             if check.problem or check.differences:
                 problem = check.problem or f"{check.differences} of {check.integers} integers differ"
@@ -65,16 +71,14 @@ def main() -> int:
     except Unavailable as problem:
         print(f"error: {problem}", file=sys.stderr)
         return 1
-    suite, runs = cases(), []
+    suite = cases()
     print(f"{len(suite)} models: their files, and the oracle's integers", flush=True)
     with tempfile.TemporaryDirectory(prefix="edgernn-arm-") as name:
         for case in suite:
             write(case, Path(name) / f"{case.seed:03}")
-        for engine, processor in RUNS:
-            print(f"{engine:<27}{processor:<11}", end="", flush=True)
-            places = [f"{case}, {way}" for case in suite for way in ways(ENGINES[engine], case.model)]
-            runs.append(_run(engine, processor, places, name))
-            print(runs[-1].counts(), flush=True)
+        processors = sorted({part.processor for part in PARTS})
+        with ThreadPoolExecutor(len(processors)) as pool:  # each runs its parts one after the other
+            runs = list(chain.from_iterable(pool.map(lambda processor: _runs(processor, suite, name), processors)))
     failures = [failure for run in runs for failure in run.failures()]
     integers = sum(run.integers for run in runs)
     print(*failures, sep="\n", end="\n" if failures else "")
@@ -82,15 +86,30 @@ def main() -> int:
     return 1 if failures else 0
 
 
-def _run(engine: str, processor: str, expected: list[str], folder: str) -> Run:
+def _runs(processor: str, suite: list[Case], folder: str) -> list[Run]:
+    runs = []
+    for part in PARTS:
+        if part.processor == processor:
+            runs.append(_run(part, part.cases(suite), folder))
+            print(f"{part.engine:<27}{processor:<11}{runs[-1].counts()}", flush=True)
+    return runs
+
+
+def _run(part: Part, suite: list[Case], folder: str) -> Run:
     started = time.monotonic()
-    python = ["-m", "tests.arm.device", engine, folder]
-    arguments = command(python, processor, tflite_runtime=engine.startswith("tflite-runtime"))
+    engine = ENGINES[part.engine]
+    expected = [f"{case}, {way}" for case in suite for way in ways(engine, case.model)]
+    python = ["-m", "tests.arm.device", part.engine, *(f"{folder}/{case.seed:03}" for case in suite)]
+    older = part.engine.startswith("tflite-runtime")
+    arguments = command(python, part.processor, tflite_runtime=older, simd=part.simd != "off")
     result = subprocess.run(arguments, cwd=folder, capture_output=True, text=True, check=False)
     last_words = ["no message", *result.stderr.strip().splitlines()][-1]
     versions, *lines = result.stdout.splitlines() or [""]
     checks = [Check(**json.loads(line)) for line in lines]
-    return Run(engine, processor, expected, checks, versions, result.returncode, last_words, time.monotonic() - started)
+    seconds = time.monotonic() - started
+    return Run(
+        part.engine, part.processor, expected, checks, versions, result.returncode, last_words, seconds, part.simd
+    )
 
 
 if __name__ == "__main__":

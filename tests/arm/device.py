@@ -1,6 +1,6 @@
-"""What runs on the device: one engine over a folder of models, their exported files and the expected integers.
+"""What runs on the device: one engine over folders of models, their exported files and the expected integers.
 
-python -m tests.arm.device ENGINE FOLDER     prints the versions, then a line of JSON for every check
+python -m tests.arm.device ENGINE FOLDER ..     prints the versions, then a line of JSON for every check
 """
 
 import dataclasses
@@ -19,6 +19,7 @@ import numpy as np
 from edgernn._files import Tensors, read_tensors
 from edgernn.engines import ENGINES, Engine
 from edgernn.engines._worker import CompiledGraph, InterpreterGraph
+from edgernn.firmware_sim.simd._host import host_form
 from edgernn.qmodel import IntArray, QuantizedModel
 
 Way = Literal["sequence", "batch", "step", "stream"]
@@ -90,11 +91,14 @@ def _engine(name: str) -> Engine:
 def main() -> None:
     results = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what a runtime prints must not get between the results
-    engine, folder = _engine(sys.argv[1]), Path(sys.argv[2])
+    engine = _engine(sys.argv[1])
     versions = f"{engine.package.replace('_', '-')} {version(engine.package)}, numpy {np.__version__}"
+    if engine.name == "numba":
+        form = host_form()
+        versions = f"{versions}, {form.name if form else 'off'}"
     print(versions, file=results, flush=True)
-    for case in sorted(folder.iterdir()):
-        for check in checks(engine, case):
+    for case in sys.argv[2:]:
+        for check in checks(engine, Path(case)):
             print(json.dumps(dataclasses.asdict(check)), file=results, flush=True)
 
 

@@ -3,7 +3,7 @@
 import dataclasses
 from itertools import product
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 
@@ -21,20 +21,51 @@ _STEPS: Final = (1, 2, 5, 12, 20)
 
 PI_4: Final = "cortex-a72"
 PI_5: Final = "cortex-a76"  # has dot products, which runtimes then use; LiteRT's CompiledModel runs on no older one
-RUNS: Final = (
-    ("numba", PI_4),
-    ("litert", PI_4),
-    ("litert-no-delegate", PI_4),
-    ("litert-reference", PI_4),
-    ("tflite-runtime", PI_4),
-    ("tflite-runtime-no-delegate", PI_4),
-    ("tflite-runtime-reference", PI_4),
-    ("onnxruntime", PI_4),
-    ("numba", PI_5),
-    ("litert", PI_5),
-    ("litert-compiled", PI_5),
-    ("tflite-runtime", PI_5),
-    ("onnxruntime", PI_5),
+
+
+class Part(NamedTuple):
+    """An engine on a processor. simd: the form of vector instructions that Numba's kernels are to choose there by
+    themselves, or "off" for the readable kernels; both do half of the cells, since each takes minutes to compile.
+    """
+
+    engine: str
+    processor: str
+    simd: str = ""
+
+    def cases(self, suite: list[Case]) -> list[Case]:
+        """What of the suite it runs."""
+        if not self.simd:
+            return suite
+        return [
+            case for case in suite if (_kind(case.model) in _NEON) == ((self.simd == "off") != (self.processor == PI_4))
+        ]
+
+
+# The cells that do without dot products by vector instructions, and with them by the readable kernels; others reversed.
+_NEON: Final = {("lstm", "w8a8"), ("gru", "w8a16"), ("gru_before", "w8a8"), ("rnn", "w8a16")}
+
+
+def _kind(model: QuantizedModel) -> tuple[str, Scheme]:
+    first = model.layers[0]
+    return (first.cell if first.reset_after else "gru_before"), model.scheme
+
+
+PARTS: Final = (
+    Part("numba", PI_4, "neon"),
+    Part("numba", PI_4, "off"),
+    Part("litert", PI_4),
+    Part("litert-no-delegate", PI_4),
+    Part("litert-reference", PI_4),
+    Part("tflite-runtime", PI_4),
+    Part("tflite-runtime-no-delegate", PI_4),
+    Part("tflite-runtime-reference", PI_4),
+    Part("onnxruntime", PI_4),
+    Part("numba", PI_5, "neondot"),
+    Part("numba", PI_5, "off"),
+    Part("litert", PI_5),
+    Part("litert-compiled", PI_5),
+    Part("tflite-runtime", PI_5),
+    Part("onnxruntime", PI_5),
 )
 
 
@@ -69,7 +100,7 @@ def write(case: Case, folder: Path) -> None:
     """model.ernn; sequence.tflite, step.onnx, .. for every way an engine runs it; data: x, lengths, outputs by way."""
     folder.mkdir()
     case.model.save(folder / "model.ernn")
-    for engine in (ENGINES[name] for name, _ in RUNS):
+    for engine in {part.engine: ENGINES[part.engine] for part in PARTS}.values():
         for way in ways(engine, case.model) if engine.suffix else ():
             path = folder / f"{way}{engine.suffix}"
             if path.exists():

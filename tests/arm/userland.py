@@ -36,10 +36,10 @@ class Unavailable(Exception):
     """What this machine lacks, and what to do."""
 
 
-def command(arguments: Sequence[str], processor: str, *, tflite_runtime: bool) -> list[str]:
+def command(arguments: Sequence[str], processor: str, *, tflite_runtime: bool, simd: bool = True) -> list[str]:
     """The command that runs `python arguments` on such a processor, with edgernn from this repository.
 
-    tflite_runtime: with that package, and the old NumPy it was built for.
+    tflite_runtime: with that package, and the old NumPy it was built for. simd: as the processor has it, or none.
     """
     sites = [USERLAND / "tflite-runtime"] if tflite_runtime else []  # found before the newer NumPy
     environment = {
@@ -50,6 +50,8 @@ def command(arguments: Sequence[str], processor: str, *, tflite_runtime: bool) -
         "OMP_NUM_THREADS": "1",
         "OPENBLAS_NUM_THREADS": "1",
     }
+    if not simd:
+        environment["EDGERNN_SIMD"] = "off"
     settings = [f"{name}={value}" for name, value in environment.items()]
     root = USERLAND / "root"
     python = [str(root / "usr" / "bin" / _PYTHON), "-S"]  # no packages of the host's Python

@@ -1,0 +1,141 @@
+"""A prepared model's forward pass by fused operations."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ... import fixedpoint
+from ...firmware_sim.simd._host import host_form
+from ...firmware_sim.simd._pack import Array
+from ...nn._base import State, valid_steps
+from ...qmodel import REVERSE, Cell
+from .._ops import Primitives
+from ._dense import run_dense
+from ._direction import Direction, run_direction
+from ._input import quantize_input
+
+if TYPE_CHECKING:
+    from ...nn import SequenceModel
+    from .._quantizer import ModelQuantizer
+
+_PRIMITIVES = Primitives()
+_wanted = True
+
+
+@contextmanager
+def explicit() -> Iterator[None]:
+    """Within it prepared models compute with torch's own operations, as they do on other devices."""
+    global _wanted
+    before, _wanted = _wanted, False
+    try:
+        yield
+    finally:
+        _wanted = before
+
+
+def available(quantizer: "ModelQuantizer", model: "SequenceModel") -> bool:
+    """Whether the fused operations can run the model: on a processor with a SIMD form, in float32, without dropout."""
+    if not _wanted or host_form() is None or quantizer.cells.ops != _PRIMITIVES:
+        return False
+    dropout = model.training and model.rnn.num_layers > 1 and model.rnn.dropout
+    weight = model.head.weight
+    return weight.device.type == "cpu" and weight.dtype == torch.float32 and not dropout
+
+
+def run(
+    quantizer: "ModelQuantizer", model: "SequenceModel", x: Tensor, lengths: Tensor | None, state: State | None
+) -> tuple[Tensor, State]:
+    """ModelQuantizer.run, and the same numbers. Raises OverflowError for weights whose sums the kernels cannot take."""
+    layers, ends = model.rnn.layers(), model.head_kind == "last"
+    steps = np.full(len(x), x.shape[1]) if lengths is None else lengths.numpy()
+    given = {} if state is None else quantizer.initial(model, x, state)
+    exponents = dict(zip(model.rnn.direction_names(), quantizer.cell_exponents.tolist(), strict=True))
+    input_scale = quantizer.input_scale
+    sequence, last = _input(quantizer, model, x, steps, input_scale), list[Any]()
+    for index, names in enumerate(layers):
+        wanted, outputs = not ends or index + 1 < len(layers), list[Tensor]()
+        scale_in = quantizer.view_scale if index else input_scale
+        for name in names:
+            direction = Direction(
+                name=name,
+                cell=cast(Cell, model.cell),
+                scheme=quantizer.config.scheme,
+                reset_after=bool(getattr(model.rnn, "reset_after", True)),
+                cell_exponent=exponents[name],
+                view_scale=quantizer.view_scale,
+                zero_point=0 if index else int(quantizer.input_zero_point),
+                per_channel=quantizer.config.per_channel,
+                backward=name.endswith(REVERSE),
+                saving=torch.is_grad_enabled(),
+                sequence=wanted,
+            )
+            first = [s.float() for s in given[name]] if given else [None, None]
+            weights = model.rnn.direction_weights(name)
+            scales = _learned_scales(quantizer, model, name, weights, scale_in)
+            output, *final = run_direction(direction, steps, sequence, *first, *weights, scale_in, *scales)
+            outputs += [] if output is None else [output]
+            last.append(final)
+        if wanted:
+            sequence = _joined(outputs)
+    if ends:
+        sequence = _joined([h for h, _ in last[-len(names) :]])
+    y = _head(quantizer, model, sequence)
+    if not ends and lengths is not None:
+        y = y * valid_steps(lengths, x.shape[1])[..., None]
+    return y, _real_state(model, last, list(exponents.values()))
+
+
+def _input(quantizer: "ModelQuantizer", model: "SequenceModel", x: Tensor, steps: Array, scale: Tensor) -> Tensor:
+    """Integers, as floats where they have gradients."""
+    if x.requires_grad or scale.requires_grad:
+        x = torch.where(valid_steps(torch.from_numpy(steps), x.shape[1])[..., None], x, 0.0)
+        if not bool(torch.isfinite(x).all()):
+            raise ValueError("x contains NaN or infinite values; clean them first")
+        return quantizer.quantize_input(model, x).float()
+    zero_point, bits = quantizer.input_zero_point.item(), quantizer.config.activations
+    return quantize_input(x, steps, model.input_mean, model.input_std * scale.float(), zero_point, bits)
+
+
+def _learned_scales(
+    quantizer: "ModelQuantizer", model: "SequenceModel", name: str, weights: Any, scale_in: Tensor | float
+) -> tuple[Tensor | None, Tensor | None]:
+    """Of the weights of a direction's two maps, if they are learned."""
+    if not quantizer.config.learn_scales:
+        return None, None
+    view, to = _constant(quantizer.view_scale), _constant(fixedpoint.PRE_ACTIVATION_SCALE)
+    operand = scale_in.detach() if isinstance(scale_in, Tensor) else view
+    w_ih, w_hh, b_in, b_rec = (t.detach().double() for t in (*weights[:2], *quantizer.biases(model, *weights[2:])))
+    return (
+        quantizer.weight_scale(f"weight_ih_{name}", w_ih, b_in, operand, to),
+        quantizer.weight_scale(f"weight_hh_{name}", w_hh, b_rec, view, to),
+    )
+
+
+def _head(quantizer: "ModelQuantizer", model: "SequenceModel", values: Tensor) -> Tensor:
+    weight, bias, view_scale = model.head.weight, model.head.bias, quantizer.view_scale
+    scale, output_scale = None, quantizer.output_scale
+    if quantizer.config.learn_scales:
+        parts = weight.detach().double(), bias.detach().double(), _constant(view_scale), output_scale.detach()
+        scale = quantizer.weight_scale("head", *parts)
+    narrow = model.head_kind == "last" and quantizer.config.scheme == "w8a8"
+    return run_dense(values, narrow, view_scale, quantizer.config.per_channel, weight, bias, output_scale, scale)
+
+
+def _real_state(model: "SequenceModel", last: list[Any], exponents: list[int]) -> State:
+    """torch's hx in real units."""
+    h = torch.stack([h for h, _ in last]) * fixedpoint.STATE_SCALE
+    if model.cell != "lstm":
+        return h
+    return h, torch.stack([c * 2.0**-exponent for (_, c), exponent in zip(last, exponents, strict=True)])
+
+
+def _joined(parts: list[Tensor]) -> Tensor:
+    return parts[0] if len(parts) == 1 else torch.cat(parts, dim=-1)
+
+
+def _constant(value: float) -> Tensor:
+    return torch.tensor(value, dtype=torch.float64)

@@ -1,0 +1,144 @@
+"""The two sets of kernels behind one form: the readable ones, and those in the processor's vector instructions."""
+
+from collections.abc import Callable
+from typing import Any, Final, Protocol
+
+import numba as untyped_numba
+import numpy as np
+from numba import types
+
+from ..qmodel import QuantizedModel
+from . import _cells, _layer
+from ._affine import Array, pack_affine, padded_columns, tables
+from ._jit import machine_code
+from .simd._form import Form
+from .simd._host import host_form
+from .simd.cells import pack_cell, pack_dense
+from .simd.head import run_head
+from .simd.rows import run_rows
+from .simd.single import run_single
+
+numba: Any = untyped_numba
+
+FEW: Final = 2  # sequences that are faster one by one
+
+
+class Kernels(Protocol):
+    """A model's integers packed for kernels, and the kernels. All arrays are C-contiguous."""
+
+    def columns(self, size: int) -> int:
+        """How many columns an operand of `size` has in memory."""
+
+    def run_layer(
+        self,
+        layer: int,
+        backward: bool,
+        x: Array,
+        lengths: Array,
+        h: Array,
+        c: Array,
+        hidden: Array,
+        views: Array,
+        saturation: Array | None,
+    ) -> None:
+        """Run one direction of a layer, as `_layer.run_layer` does."""
+
+    def run_head(self, views: Array, lengths: Array, last: bool, y: Array) -> None:
+        """Run the head, as `_layer.run_head` does."""
+
+
+class Readable:
+    """Plain Numba."""
+
+    def __init__(self, model: QuantizedModel) -> None:
+        self._cells = [[_cells.pack_layer(direction) for direction in layer.directions] for layer in model.layers]
+        self._head = None if model.head is None else pack_affine(model.head.dense)
+
+    def columns(self, size: int) -> int:
+        return padded_columns(size)
+
+    def run_layer(
+        self,
+        layer: int,
+        backward: bool,
+        x: Array,
+        lengths: Array,
+        h: Array,
+        c: Array,
+        hidden: Array,
+        views: Array,
+        saturation: Array | None,
+    ) -> None:
+        cell = self._cells[layer][backward]
+        _layer.run_layer(cell, tables(), x, lengths, h, c, hidden, views, backward, saturation)
+
+    def run_head(self, views: Array, lengths: Array, last: bool, y: Array) -> None:
+        assert self._head is not None
+        _layer.run_head(self._head, views, lengths, last, y)
+
+
+class Simd:
+    """Whole tiles in vector instructions. Raises OverflowError for a model that these cannot compute.
+
+    They count no saturation.
+    """
+
+    def __init__(self, model: QuantizedModel, form: Form) -> None:
+        dtype = model.input_dtype
+        self._operand = numba.from_dtype(np.dtype(dtype))
+        self._cells = [[pack_cell(form, direction, dtype) for direction in layer.directions] for layer in model.layers]
+        self._head = None if model.head is None else pack_dense(form, model.head.dense, dtype)
+        self._codes: dict[Any, Callable[..., None]] = {}
+
+    def columns(self, size: int) -> int:
+        return size
+
+    def run_layer(
+        self,
+        layer: int,
+        backward: bool,
+        x: Array,
+        lengths: Array,
+        h: Array,
+        c: Array,
+        hidden: Array,
+        views: Array,
+        saturation: Array | None,
+    ) -> None:
+        cell = self._cells[layer][backward]
+        if len(x) <= FEW:
+            run = self._codes.get(("single", layer)) or self._layer_code("single", layer, run_single)
+            run(cell, tables(), x, lengths, h, c, hidden, views, backward)
+        else:
+            run = self._codes.get(("rows", layer)) or self._layer_code("rows", layer, run_rows, types.none)
+            run(cell, tables(), x, lengths, h, c, hidden, views, backward, None)
+
+    def _layer_code(self, name: str, layer: int, kernel: Callable[..., None], *more: Any) -> Callable[..., None]:
+        cell = numba.typeof(self._cells[layer][0])
+        state, operand = _array(types.int16, 2), _array(self._operand, 3)
+        arrays = (operand, _array(types.int64, 1), state, state, _array(types.int16, 3), operand)
+        code = machine_code(kernel, cell, _array(types.int16, 2), *arrays, types.boolean, *more)
+        self._codes[name, layer] = code
+        return code
+
+    def run_head(self, views: Array, lengths: Array, last: bool, y: Array) -> None:
+        code = self._codes.get("head")
+        if code is None:
+            arrays = (_array(self._operand, 3), _array(types.int64, 1), types.boolean, _array(types.int8, 3))
+            code = self._codes["head"] = machine_code(run_head, numba.typeof(self._head), *arrays)
+        code(self._head, views, lengths, last, y)
+
+
+def _array(element: Any, dimensions: int) -> Any:
+    return types.Array(element, dimensions, "C")
+
+
+def fastest_kernels(model: QuantizedModel) -> Kernels:
+    """The vector instructions', where the processor has them and they can compute the model."""
+    form = host_form()
+    if form is not None:
+        try:
+            return Simd(model, form)
+        except OverflowError:  # rare: weights and biases near the limit of what int32 sums hold
+            pass
+    return Readable(model)
