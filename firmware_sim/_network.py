@@ -50,16 +50,8 @@ def _plan(model: QuantizedModel, readable: bool) -> _Plan:
     return plan
 
 
-class _Scan(NamedTuple):
-    """What a direction's kernel reads, keeps and writes. x: None, the network's input."""
-
-    layer: int
-    backward: bool
-    x: Array | None
-    h: Array
-    c: Array
-    hidden: Array
-    views: Array
+_NO_STATE: Final = np.empty((0, 0), np.int16)
+_NO_OUTPUT: Final = {dtype: np.empty((0, 0, 0), dtype) for dtype in (np.int8, np.int16)}
 
 
 class Network:
@@ -72,16 +64,21 @@ class Network:
         self._model = model
         self._plan = _plan(model, readable)
         self._states = {name: np.zeros((batch, size), np.int16) for name, size in self._plan.states.items()}
-        self._scans: list[_Scan] = []
+        # of every direction: layer, backward, what its kernel reads (None: the input), keeps (h and c) and writes
+        self._scans: list[tuple[int, bool, Array | None, Array, Array, Array, Array]] = []
+        self._hidden, self._views = _NO_OUTPUT[np.int16], _NO_OUTPUT[self._plan.dtype]
         operand: Array | None = None
         for layer, backward, h, c, hidden_columns, view_columns in self._plan.directions:
             if not backward:
-                operand = self._scans[-1].views if layer else None
-                self._hidden = np.zeros((batch, time, hidden_columns), np.int16)
-                self._views = np.zeros((batch, time, view_columns), self._plan.dtype)
-            cell_state = self._states[c] if c else np.empty((batch, 0), np.int16)
-            scan = _Scan(layer, backward, operand, self._states[h], cell_state, self._hidden, self._views)
-            self._scans.append(scan)
+                operand = self._views if layer else None
+                if hidden_columns:
+                    self._hidden = np.zeros((batch, time, hidden_columns), np.int16)
+                if view_columns:
+                    self._views = np.zeros((batch, time, view_columns), self._plan.dtype)
+                else:
+                    self._views = _NO_OUTPUT[self._plan.dtype]
+            states = self._states[h], self._states[c] if c else _NO_STATE
+            self._scans.append((layer, backward, operand, *states, self._hidden, self._views))
 
     def state(self) -> State:
         """The first sequence's state, which the next call changes; of a bidirectional model, which cannot go on from
@@ -101,12 +98,10 @@ class Network:
         Without a head the outputs are memory of the network's own, which the next call writes again.
         """
         inputs = self._operand(x)
-        for scan in self._scans:
-            operand = inputs if scan.x is None else scan.x
-            counters = None if saturation is None else saturation[scan.layer]
-            self._plan.kernels.run_layer(
-                scan.layer, scan.backward, operand, lengths, scan.h, scan.c, scan.hidden, scan.views, counters
-            )
+        for layer, backward, operand, h, c, hidden, views in self._scans:
+            counters = None if saturation is None else saturation[layer]
+            x_layer = inputs if operand is None else operand
+            self._plan.kernels.run_layer(layer, backward, x_layer, lengths, h, c, hidden, views, counters)
         if self._model.head is None:
             return self._hidden
         last = not self._model.every_step

@@ -55,7 +55,7 @@ def test_whatever_is_not_equal_is_a_failure(found: list[Check], exit_code: int, 
 
 def test_kernels_of_another_form_are_a_failure() -> None:
     run = Run("numba", "cortex-a76", ["seed 0, step"], [Check(0, 6)], "numba 0.68.1, neon", 0, "", 1.0, "neondot")
-    assert run.failures() == ["numba on cortex-a76: numba 0.68.1, neon: not with neondot"]
+    assert run.failures() == ["numba, neondot, on cortex-a76: numba 0.68.1, neon: not with neondot"]
 
 
 def test_every_cell_by_vector_instructions_and_by_the_readable_kernels() -> None:

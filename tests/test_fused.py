@@ -37,14 +37,12 @@ BOUND, SCALE_BOUND = 1e-5, 1e-3
 Case = dict[str, Any]
 
 
-def ready(
-    variant: Variant, batch: int = 5, steps: int = 9, seed: int = 0, **options: Any
-) -> tuple[Any, Tensor, Tensor]:
+def ready(variant: Variant, batch: int = 5, steps: int = 9, **options: Any) -> tuple[Any, Tensor, Tensor]:
     """A calibrated model, an input that leaves the calibrated range here and there, and lengths."""
     config = QuantConfig.parse(*(options.pop(name, default) for name, default in _CONFIG.items()))
     stretch = options.pop("stretch", 1.2)
     model = build(variant, **options)
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(0)
     x = torch.randn(batch, steps, model.rnn.input_size, generator=generator)
     lengths = torch.randint(1, steps + 1, (batch,), generator=generator)
     lengths[0] = steps
@@ -144,7 +142,7 @@ def test_every_clamp_is_tried(variant: Variant, monkeypatch: pytest.MonkeyPatch)
         run(*arguments)
         records.append(arguments)
 
-    run = _direction.run_rows
+    run: Any = vars(_direction)["run_rows"]
     monkeypatch.setattr(_direction, "run_rows", keep)
     model, x, _ = ready(variant, size=16, gain=25.0, stretch=6.0, layers=1, batch=8, steps=30)
     assert model.quantizer is not None
@@ -184,12 +182,11 @@ def test_chunks_of_a_sequence(connected: bool) -> None:
     model, x, _ = ready("lstm", head="steps", steps=12)
 
     def gradients() -> list[Tensor]:
-        state, total, model_loss = None, torch.zeros(()), 0.0
-        for chunk in x.split(4, dim=1):
+        state, total = None, torch.zeros(())
+        for chunk in torch.split(x, 4, dim=1):
             y, state = model.run(chunk, None, state)
             total = total + weighted(y, 0)
             state = state if connected else tuple(s.detach() for s in state)
-            model_loss += float(total.detach())
         return list(torch.autograd.grad(total, list(model.rnn.parameters())))
 
     found = gradients()
@@ -236,9 +233,8 @@ def test_backward_twice() -> None:
     assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
     with pytest.raises(RuntimeError, match="backward through the graph a second time"):
         torch.autograd.grad(loss, parameters)
-    (gradient,) = torch.autograd.grad(weighted(model(x, lengths), 0), [model.head.weight], create_graph=True)
-    with pytest.raises(RuntimeError, match="once_differentiable"):
-        torch.autograd.grad(gradient.sum(), parameters)
+    with pytest.raises(RuntimeError, match="second derivatives"):
+        torch.autograd.grad(model(x, lengths).square().sum(), parameters, create_graph=True)
 
 
 def test_two_models_in_turn_and_graphs_that_are_dropped() -> None:
@@ -280,29 +276,23 @@ def test_threads_share_a_batch() -> None:
 class Steps(Dataset[Tensor]):
     """What a worker process makes of a training step."""
 
+    def __init__(self, model: SequenceModel, x: Tensor, lengths: Tensor) -> None:
+        self.model, self.x, self.lengths = model, x, lengths
+
     def __len__(self) -> int:
         return 2
 
     def __getitem__(self, index: int) -> Tensor:
-        return one_step()
+        loss = cross_entropy(self.model(self.x, self.lengths), torch.zeros(len(self.x), dtype=torch.int64))
+        return torch.autograd.grad(loss, [self.model.rnn.weight_hh_l0])[0]
 
 
-def one_step() -> Tensor:
-    model, x, lengths = ready("gru", batch=20)
-    torch.set_num_threads(2)
-    loss = cross_entropy(model(x, lengths), torch.zeros(20, dtype=torch.int64))
-    return torch.autograd.grad(loss, [model.rnn.weight_hh_l0])[0]
-
-
-def test_forked_workers_train_too() -> None:
-    before = torch.get_num_threads()
-    try:
-        here = one_step()  # with threads, which a forked process has not
-        loader = DataLoader(Steps(), num_workers=1, multiprocessing_context="fork", timeout=60)
-        for there in loader:
-            assert torch.equal(there[0], here)
-    finally:
-        torch.set_num_threads(before)
+def test_forked_workers_train_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_direction, "threads_for", lambda batch: 2)  # torch itself has one thread in a worker
+    steps = Steps(*ready("gru", batch=20))
+    here = steps[0]  # with threads, which a forked process has not
+    for there in DataLoader(steps, num_workers=1, multiprocessing_context="fork", timeout=60):
+        assert torch.equal(there[0], here)
 
 
 # ---- which way -------------------------------------------------------------------------------------------------------
@@ -325,9 +315,9 @@ def test_weights_beyond_the_kernels_are_left_to_the_explicit_module() -> None:
     model, x, _ = ready("gru", scheme="w8a16", layers=1, size=40)
     with torch.no_grad():
         model.rnn.weight_hh_l0.mul_(1e5)
+    assert model.quantizer is not None
     with pytest.raises(OverflowError):
-        assert model.quantizer is not None
-        _network.run(model.quantizer, model, x, None, None)
+        _network.run(model.quantizer, model, x, None, None, wants_state=False)
     y = model(x)
     with explicit():
         assert torch.equal(model(x), y)
@@ -373,10 +363,13 @@ def test_maps_are_those_of_the_quantizer(per_channel: bool, zero_point: int) -> 
         multiplier, shift = fixedpoint.quantize_multiplier(scales.operand * made.real[2] / scales.result)
         assert np.array_equal(made.shifts, np.stack([multiplier, shift]))
         for itemsize in (1, 2):
-            packed = made.pack(3, itemsize)
-            wanted = pack_map(required_form(), itemsize, 3, made.w, made.real[0], multiplier, shift)
-            assert np.array_equal(packed.weights, wanted.weights)
-            assert np.array_equal(packed.constants, wanted.constants)
+            try:
+                packed = pack_map(required_form(), itemsize, 3, made.w, made.real[0], multiplier, shift)
+            except OverflowError:
+                with pytest.raises(OverflowError):
+                    made.pack(3, itemsize)
+            else:
+                assert all(np.array_equal(*pair) for pair in zip(made.pack(3, itemsize), packed, strict=True))
 
 
 def test_forward_kinds_are_complete() -> None:

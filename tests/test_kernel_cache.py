@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from . import oracle
-from .models import random_input, random_model
+from .models import Variant, random_input, random_model
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -131,7 +131,7 @@ def test_cached_code_is_found_again_but_never_stale(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("cell", ["gru", "lstm"])
-def test_a_second_process_compiles_nothing(tmp_path: Path, cell: str) -> None:
+def test_a_second_process_compiles_nothing(tmp_path: Path, cell: Variant) -> None:
     model = random_model(0, cell, hidden_size=4)
     x = random_input(model, 3, 0)
     model.save(tmp_path / "model.ernn")

@@ -82,8 +82,8 @@ PRIMITIVES: dict[str, Emit] = {
     "add": lanewise(2, lambda ops, a, b: ops.add(a, b)),
     "multiply_high": lanewise(2, lambda ops, a, b: ops.form.multiply_high(a, b)),
     "product": lanewise(2, lambda ops, gate, v: ops.product(gate, v)),
-    "new_content": lanewise(2, lambda ops, i, g: _new_content(i, g, ops.number)),
-    "pre_activation": lanewise(1, lambda ops, c: _pre_activation(c, ops.number)),
+    "new_content": lanewise(2, lambda ops, i, g: _new_content(ops.form, i, g, ops.number)),
+    "pre_activation": lanewise(1, lambda ops, c: _pre_activation(ops.form, c, ops.number)),
     "scaled": scaled,
 }
 

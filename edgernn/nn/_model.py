@@ -81,13 +81,18 @@ class SequenceModel(nn.Module):
 
         x [batch, steps, input_size] in raw units; lengths int [batch] or None. Raises ValueError for wrong shapes.
         """
-        return self.run(x, lengths)[0]
+        return self._run(x, lengths, None, wants_state=False)[0]
 
     def run(self, x: Tensor, lengths: Tensor | None = None, state: State | None = None) -> tuple[Tensor, State]:
         """forward from an initial state (torch's hx, in real units) and with the final one, for chunks of a stream.
 
         Raises ValueError as forward does, and for an initial state of a bidirectional model.
         """
+        return self._run(x, lengths, state, wants_state=True)
+
+    def _run(
+        self, x: Tensor, lengths: Tensor | None, state: State | None, *, wants_state: bool
+    ) -> tuple[Tensor, State | None]:
         if not isinstance(x, Tensor) or x.dtype != self.head.weight.dtype:
             found = x.dtype if isinstance(x, Tensor) else type(x).__name__
             raise ValueError(f"x must be a tensor of {self.head.weight.dtype}, the model's type, not {found}")
@@ -98,7 +103,7 @@ class SequenceModel(nn.Module):
         if state is not None and self.rnn.bidirectional:
             raise ValueError("a bidirectional model reads whole sequences: it takes no initial state")
         if self.quantizer is not None:
-            return self.quantizer.run(self, x, lengths, state)
+            return self.quantizer.run(self, x, lengths, state, wants_state=wants_state)
         hidden, state = self.rnn((x - self.input_mean) / self.input_std, state, lengths)
         if self.head_kind == "last":
             h = state[0] if isinstance(state, tuple) else state

@@ -147,7 +147,9 @@ class ModelQuantizer(nn.Module):
 
     # ---- the forward pass --------------------------------------------------------------------------------------------
 
-    def run(self, model: SequenceModel, x: Tensor, lengths: Tensor | None, state: State | None) -> tuple[Tensor, State]:
+    def run(
+        self, model: SequenceModel, x: Tensor, lengths: Tensor | None, state: State | None, *, wants_state: bool = True
+    ) -> tuple[Tensor, State | None]:
         """SequenceModel.run in integers: float32 logits that are integers times the output scale, and the state.
 
         Dropout between layers, while training, scales what it keeps: only then are the operands no int8 or int16.
@@ -156,7 +158,7 @@ class ModelQuantizer(nn.Module):
             raise ValueError("the model is prepared but not calibrated; call calibrate(model, x) first")
         if fused.available(self, model):
             try:
-                return fused.run(self, model, x, lengths, state)
+                return fused.run(self, model, x, lengths, state, wants_state)
             except OverflowError:  # sums that its kernels cannot requantize
                 pass
         return self._run_explicit(model, x, lengths, state)

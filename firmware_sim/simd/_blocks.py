@@ -6,7 +6,6 @@ from typing import Any, NamedTuple
 import numpy as np
 from numba.extending import overload
 
-from ...fixedpoint import round_shift, sat8
 from .._jit import inlined
 from ._form import LANES
 from ._memory import (
@@ -18,10 +17,10 @@ from ._memory import (
     operand_at,
     operand_size,
     peek,
-    poke,
     read_row,
     size_of,
     write_row,
+    write_view,
 )
 from ._pack import Array, PackedMap
 from .cells import Dense, GruCell, GruResetBeforeCell, LstmCell, PackedCell, RnnCell
@@ -266,16 +265,22 @@ def _state_row(block: Block, states: Any, row: Any) -> Any:
 
 @inlined
 def _write_state(values: Any, units: Any, block: Block, states: Any, row: Any) -> None:
-    to = _state_row(block, states, row)
-    for first in range(0, units, LANES):
-        copy_row(values + 2 * first, to + first * block.rows * 2, min(LANES, units - first))
+    to, like = _state_row(block, states, row), np.int16(0)
+    if block.rows == 1:
+        copy_row(values, like, units, to, 0)
+    else:
+        for first in range(0, units, LANES):
+            copy_row(values + 2 * first, like, min(LANES, units - first), to + first * block.rows * 2, 0)
 
 
 @inlined
 def _read_state(block: Block, states: Any, row: Any, units: Any, to: Any) -> None:
-    source = _state_row(block, states, row)
-    for first in range(0, units, LANES):
-        copy_row(source + first * block.rows * 2, to + 2 * first, min(LANES, units - first))
+    source, like = _state_row(block, states, row), np.int16(0)
+    if block.rows == 1:
+        copy_row(source, like, units, to, 0)
+    else:
+        for first in range(0, units, LANES):
+            copy_row(source + first * block.rows * 2, like, min(LANES, units - first), to + 2 * first, 0)
 
 
 @inlined
@@ -285,13 +290,8 @@ def enter_state(like: Any, block: Block, row: Any, s: Sequences, b: Any) -> None
     _write_state(h, s.units, block, block.h, row)
     if s.has_c:
         _write_state(s.c + b * s.units * 2, s.units, block, block.c, row)
-    if size_of(like) == 1:
-        scratch = block.new_view.address + row * block.new_view.row
-        for u in range(s.units):
-            poke(scratch + u, np.int8(sat8(round_shift(peek(h + 2 * u, np.int16(0)), 8))))
-        write_row(scratch, like, s.units, block.old_view, row)
-    else:
-        write_row(h, like, s.units, block.old_view, row)
+    view = block.old_view
+    write_view(h, like, s.units, view.address + row * view.row, view.plane)
 
 
 @inlined
@@ -306,7 +306,7 @@ def leave_state(block: Block, row: Any, s: Sequences, b: Any) -> None:
 def enter_step(like: Any, block: Block, row: Any, s: Sequences, b: Any, time: Any) -> None:
     """The inputs of a step to a row of block.x."""
     values = s.x + (b * s.time + time) * s.inputs * size_of(like)
-    write_row(values, like, s.inputs, block.x, row)
+    write_row(values, like, s.inputs, block.x.address + row * block.x.row, block.x.plane)
 
 
 @inlined
@@ -319,6 +319,6 @@ def leave_step(like: Any, block: Block, row: Any, s: Sequences, b: Any, time: An
         column = s.view_columns - s.units if s.backward else 0
         to = s.views + ((b * s.time + time) * s.view_columns + column) * size_of(like)
         if size_of(like) == 1:
-            read_row(block.new_view, row, s.units, to)
+            read_row(block.new_view.address + row * block.new_view.row, like, s.units, to, 0)
         else:
             _read_state(block, block.h, row, s.units, to)

@@ -40,41 +40,52 @@ class Primitives:
     def product(self, gate: Vector, v: Vector) -> Vector:
         """round_shift(gate * v, 15) for a gate >= 0: (gate * v + 2^14 + 1) >> 15, or (.. + 2^14 - 1) >> 15 if v < 0.
 
-        `multiply_high` adds 2^14 alone, which makes a difference where the lower 15 bits are 2^14 - 1, or 2^14.
+        `multiply_high` adds 2^14 alone, which makes a difference where the lower 15 bits are 2^14 - 1, or 2^14. There
+        alone, twice the product in 16 bits runs over when 2 is added, or 1 subtracted; by that a saturated sum differs.
         """
-        sign = v.sign()
-        lower = gate * v
-        differs = (lower + lower).compare("==", sign.filled(0x7FFE) - sign - sign)
-        return self.form.multiply_high(gate, v) + differs.where(sign | 1, sign.filled(0))
+        twice, little = (gate + gate) * v, v.sign() | 2
+        return self.form.multiply_high(gate, v) + (twice + little) - twice.add_saturating(little)
+
+
+def view(form: Form, h: Vector, itemsize: int) -> list[Vector]:
+    """h as products read it, int8 or int16, in the planes of an operand.
+
+    sat8(round_shift(h, 8)) is the upper half of h + 129, or of h + 127 if h < 0; beyond 32767 it is 127.
+    """
+    if itemsize == 1:
+        up, down = h.add_saturating(129), h.add_saturating(127)
+        h = (up ^ ((up ^ down) & h.sign())) >> 8
+    return form.split(h, itemsize)
 
 
 # ---- the LSTM's cell state -------------------------------------------------------------------------------------------
 
 Numbers = Callable[[str], Vector]  # of CELL_SCALE, in every lane
 
-CELL_SCALE: Final = ("product_shift", "product_half", "left", "right", "half", "sign_mask")
+CELL_SCALE: Final = ("product_shift", "product_half", "factor", "sign_factor", "offset", "shift")
 
 
 def cell_scale(exponent: int) -> list[int]:
     """The numbers of CELL_SCALE, int32, for a cell state of scale 2^-exponent."""
-    shift, left, right = 30 - exponent, max(12 - exponent, 0), max(exponent - 12, 0)
-    return [shift, (1 << (shift - 1)) + 1, left, right, (1 << right) >> 1, -1 if right else 0]
+    product_shift, left, right = 30 - exponent, max(12 - exponent, 0), max(exponent - 12, 0)
+    half = (1 << right) >> 1
+    product_half = (1 << (product_shift - 1)) + 1
+    return [product_shift, product_half, 3 << left, 3 if right else -1, 1 + 4 * half, right + 2]
 
 
-def _new_content(i: Vector, g: Vector, number: Numbers) -> Vector:
+def _new_content(form: Form, i: Vector, g: Vector, number: Numbers) -> Vector:
     """round_shift(i * g, product_shift)"""
-    product = i.to(32) * g.to(32)
-    sign = product.sign()
-    return ((product + number("product_half") + sign + sign) >> number("product_shift")).to(16)
+    products = form.two_products(i, g, i.filled(2), g.sign())
+    return form.narrow((products + number("product_half")) >> number("product_shift"))
 
 
-def _pre_activation(c: Vector, number: Numbers) -> Vector:
+def _pre_activation(form: Form, c: Vector, number: Numbers) -> Vector:
     """sat16(rescale(c)): c * 3072 * 2^-exponent in two roundings. The multiplier 1 / float32(1 / 3072) is a little less
-    than 3072, so that ties of the first one go towards zero."""
-    wide = c.to(32)
-    sign = wide.sign()
-    quarters = (wide << number("left")) * 3 - sign + 1
-    return (((quarters >> 2) + number("half") + (sign & number("sign_mask"))) >> number("right")).saturate(16)
+    than 3072, so that ties of the first one go towards zero: with s = -1 for c < 0, else 0, of four times its result
+    (c * 3 << left) - s + 1 the floor of a quarter. To that the second one, where right > 0, adds s and a half before
+    the floor of 2^-right times it. The two floors are one, of (c * 3 << left) - s + 1 + 4 * (s + half)."""
+    sums = form.two_products(c, number("factor").to(16), c.sign(), number("sign_factor").to(16))
+    return form.narrow((sums + number("offset")) >> number("shift"))
 
 
 # ---- steps -----------------------------------------------------------------------------------------------------------
@@ -84,8 +95,8 @@ def lstm(ops: Primitives, px: Gates, ph: Gates, c: Vector, number: Numbers) -> G
     """c' = f * c + i * g, h' = o * tanh(c'). Returns i, f, g, o, tanh(c'), c', h'."""
     p = [ops.add(x, h) for x, h in zip(px, ph, strict=True)]
     i, f, g, o = ops.look_up([SIGMOID, SIGMOID, TANH, SIGMOID], *p)
-    c = ops.add(ops.product(f, c), _new_content(i, g, number))
-    t = ops.tanh(_pre_activation(c, number))
+    c = ops.add(ops.product(f, c), _new_content(ops.form, i, g, number))
+    t = ops.tanh(_pre_activation(ops.form, c, number))
     return [i, f, g, o, t, c, ops.product(o, t)]
 
 

@@ -48,6 +48,14 @@ class Form:
         """By how much an operand as products see it is larger than it is."""
         return 0
 
+    def split(self, values: Vector, itemsize: int) -> list[Vector]:
+        """Values of int8 or int16, in lanes of that or more, as they lie in the planes of an operand."""
+        if not self.bytewise:
+            return [values.to(16)]
+        planes = [values] if itemsize == 1 else [values, values >> 8]
+        flips = self.flips(itemsize)
+        return [plane.to(8) ^ (flip - 256 if flip > 127 else flip) for plane, flip in zip(planes, flips, strict=True)]
+
     def dot(self, acc: Vector, weights: Vector, x: Vector) -> Vector:
         """acc, 16 rows of int32, plus their `group` weights times as many elements of the operand, the same for all."""
         return acc + weights.as_lanes(I16, LANES).to(32) * x.as_lanes(I16, LANES).to(32)
@@ -60,6 +68,14 @@ class Form:
     def multiply_high(self, a: Vector, b: Vector) -> Vector:
         """(a * b + 2^14) >> 15 of int16 lanes, never both -32768."""
         return ((a.to(32) * b.to(32) + (1 << 14)) >> 15).to(16)
+
+    def two_products(self, a: Vector, x: Vector, b: Vector, y: Vector) -> Vector:
+        """a * x + b * y of int16 lanes as int32 lanes, in an order that `narrow` knows."""
+        return a.to(32) * x.to(32) + b.to(32) * y.to(32)
+
+    def narrow(self, wide: Vector) -> Vector:
+        """sat16 of what was made of `two_products`."""
+        return wide.saturate(16)
 
     def look_up(self, functions: Sequence[int], p: Sequence[Vector], tables: Value) -> list[Vector]:
         """SIGMOID or TANH of each vector of int16 lanes. tables: the address of int16 [2, 65536]."""

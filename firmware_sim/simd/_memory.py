@@ -9,10 +9,11 @@ from numba import types
 from numba.extending import intrinsic, overload
 
 from .._jit import inlined
+from ._cells import view
 from ._form import LANES, Form
 from ._host import host_form
 from ._pack import ALIGNMENT, CONSTANTS, Array
-from ._vector import Builder
+from ._vector import I16, I64, Builder, Value, Vector, load, repeat, store
 from .tiles import Source
 
 _FORM: Final = host_form() or Form()
@@ -20,10 +21,6 @@ _FORM: Final = host_form() or Form()
 GROUP: Final = _FORM.group
 ITEM: Final = _FORM.item  # bytes of an operand's element in a plane
 BYTEWISE: Final = _FORM.bytewise
-FLIP_8: Final = _FORM.flips(1)[0]
-FLIP_LOW: Final = _FORM.flips(2)[0]
-FLIP_HIGH: Final = _FORM.flips(2)[-1]
-
 VECTOR: Final = LANES * GROUP * ITEM  # bytes of 16 rows' weights
 GATE_CONSTANTS: Final = CONSTANTS * LANES * 4  # bytes
 
@@ -78,13 +75,6 @@ def _size_of_for(like: Any) -> Callable[..., int]:
     return lambda like: size
 
 
-@inlined
-def copy_row(source: Any, to: Any, count: Any) -> None:
-    """Copy int16 [count]."""
-    for n in range(count):
-        poke(to + 2 * n, peek(source + 2 * n, np.int16(0)))
-
-
 # ---- operands --------------------------------------------------------------------------------------------------------
 
 
@@ -102,51 +92,77 @@ def operand_size(like: Any, rows: Any, groups: Any) -> Any:
 
 @inlined
 def operand_at(address: Any, like: Any, rows: Any, groups: Any) -> Source:
-    """An operand of zeros there, as products see them."""
+    """An operand there. What lies beyond its columns makes no difference: their weights are 0."""
     row = operand_row(groups)
-    size = rows * row
-    if BYTEWISE:
-        for n in range(size):
-            poke(address + n, np.uint8(FLIP_8 if size_of(like) == 1 else FLIP_LOW))
-        if size_of(like) == 2:
-            for n in range(size):
-                poke(address + size + n, np.uint8(FLIP_HIGH))
-    return Source(address, row, size, groups)
+    return Source(address, row, rows * row, groups)
 
 
-def _write_bytes(values: Any, like: Any, count: Any, operand: Source, row: Any) -> None:
-    to = operand.address + row * operand.row
-    if size_of(like) == 1:
-        for k in range(count):
-            poke(to + k, np.uint8(peek(values + k, np.uint8(0)) ^ FLIP_8))
-    else:
-        for k in range(count):
-            value = peek(values + 2 * k, np.uint16(0))
-            poke(to + k, np.uint8(value ^ FLIP_LOW))
-            poke(to + operand.plane + k, np.uint8((value >> 8) ^ FLIP_HIGH))
+# ---- rows of values --------------------------------------------------------------------------------------------------
+
+Move = Callable[[Builder, int, int, Value, Value, Value], None]
 
 
-def _write_words(values: Any, like: Any, count: Any, operand: Source, row: Any) -> None:
-    to = operand.address + row * operand.row
-    for k in range(count):
-        poke(to + 2 * k, np.int16(peek(values + size_of(like) * k, like)))
+def _row(move: Move, sizes: Callable[[int], tuple[int, int]]) -> Any:
+    """An intrinsic f(source, like, count, to, plane) on addresses: `count` values, by 16, by 4 and then one by one.
+
+    move: of the builder, like's bytes, the number of lanes, and where these lie, go, and how far a plane is to the
+    next. sizes: bytes of a value there and here, of like's.
+    """
+
+    def typed(context: Any, source: Any, like: Any, count: Any, to: Any, plane: Any) -> Any:
+        size = like.bitwidth // 8
+        source_size, to_size = sizes(size)
+
+        def generate(context: Any, builder: Builder, signature: Any, arguments: Any) -> Any:
+            source, _, count, to, plane = arguments
+
+            def some(first: Value, number: Value, lanes: int) -> None:
+                def body(n: Value, _: list[Value]) -> list[Value]:
+                    at = builder.add(first, builder.mul(n, ir.Constant(I64, lanes)))
+                    here = builder.add(source, builder.mul(at, ir.Constant(I64, source_size)))
+                    there = builder.add(to, builder.mul(at, ir.Constant(I64, to_size)))
+                    move(builder, size, lanes, here, there, plane)
+                    return []
+
+                repeat(builder, number, [], body)
+
+            before = None
+            for lanes in (LANES, 4, 1):
+                first = ir.Constant(I64, 0) if before is None else builder.and_(count, ir.Constant(I64, -before))
+                rest = builder.sub(count, first)
+                some(first, builder.lshr(rest, ir.Constant(I64, lanes.bit_length() - 1)), lanes)
+                before = lanes
+            return context.get_dummy_value()
+
+        return types.void(source, like, count, to, plane), generate
+
+    return intrinsic(prefer_literal=False)(typed)
 
 
-write_row = inlined(_write_bytes if BYTEWISE else _write_words)
-"""Values like that one [count], by address, to a row of an operand."""
+def _store_planes(planes: list[Vector], to: Value, plane: Value) -> None:
+    for number, values in enumerate(planes):
+        builder = values.builder
+        store(values, builder.add(to, builder.mul(plane, ir.Constant(I64, number))))
 
 
-def _read_bytes(operand: Source, row: Any, count: Any, to: Any) -> None:
-    source = operand.address + row * operand.row
-    for k in range(count):
-        poke(to + k, np.uint8(peek(source + k, np.uint8(0)) ^ FLIP_8))
+def _copy(builder: Builder, size: int, lanes: int, source: Value, to: Value, plane: Value) -> None:
+    store(load(builder, source, ir.IntType(8 * size), lanes), to)
 
 
-def _read_words(operand: Source, row: Any, count: Any, to: Any) -> None:
-    source = operand.address + row * operand.row
-    for k in range(count):
-        poke(to + k, np.int8(peek(source + 2 * k, np.int16(0))))
+def _write(builder: Builder, size: int, lanes: int, source: Value, to: Value, plane: Value) -> None:
+    _store_planes(_FORM.split(load(builder, source, ir.IntType(8 * size), lanes), size), to, plane)
 
 
-read_row = inlined(_read_bytes if BYTEWISE else _read_words)
-"""A row of an operand of int8 [count] to an address."""
+def _write_view(builder: Builder, size: int, lanes: int, source: Value, to: Value, plane: Value) -> None:
+    _store_planes(view(_FORM, load(builder, source, I16, lanes), size), to, plane)
+
+
+def _read(builder: Builder, size: int, lanes: int, source: Value, to: Value, plane: Value) -> None:
+    values = load(builder, source, ir.IntType(8 * ITEM), lanes)
+    store(_FORM.split(values, 1)[0] if BYTEWISE else values.to(8), to)  # a flip undoes itself
+
+
+copy_row: Any = _row(_copy, lambda size: (size, size))
+write_row: Any = _row(_write, lambda size: (size, ITEM))  # values to an operand's row
+write_view: Any = _row(_write_view, lambda size: (2, ITEM))  # int16 h to an operand's row
+read_row: Any = _row(_read, lambda size: (ITEM, 1))  # an operand's row of int8 to values

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from functools import cache
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final
 
 import llvmlite.binding as llvm
 import llvmlite.ir as ir
@@ -12,7 +12,7 @@ from ...fixedpoint import SIGMOID_TABLE
 from ._form import LANES, SIGMOID, Form
 from ._vector import I16, I32, Value, Vector, call, concatenate, constant
 
-I8 = ir.IntType(8)
+I1, I8 = ir.IntType(1), ir.IntType(8)
 
 
 class _Madd(Form):
@@ -34,6 +34,24 @@ class _Madd(Form):
         """int32 [16]: of neighbouring int16 lanes the sums of their products."""
         words = (v.as_lanes(I16, 2 * LANES) for v in (a, b))
         return self.by_registers(self.madd, I32, *words)
+
+    def two_products(self, a: Vector, x: Vector, b: Vector, y: Vector) -> Vector:
+        lanes = self._lanes(a.lanes)
+        sums = []
+        for registers in zip(*(v.parts(lanes) for v in (a, b, x, y)), strict=True):
+            pairs = zip(unpack(*registers[:2]), unpack(*registers[2:]), strict=True)
+            sums += [instruction(_MADD[lanes], I32, factors, others) for factors, others in pairs]
+        return concatenate(sums)
+
+    def narrow(self, wide: Vector) -> Vector:
+        lanes = self._lanes(wide.lanes)
+        registers = wide.parts(lanes // 2)
+        pairs = zip(registers[::2], registers[1::2], strict=True)
+        return concatenate([instruction(_PACK[lanes], I16, low, high) for low, high in pairs])
+
+    def _lanes(self, lanes: int) -> int:
+        """Of int16 in a register, for that many in all."""
+        return 32 if self.registers == 512 and lanes % 32 == 0 else 16
 
     def scale(self, acc: Vector, multiplier: Vector, left: Vector, right: Vector) -> Vector:
         # (high * 2^16 + low) * multiplier / 2^16; a multiplier has 15 bits, and zeros above them
@@ -103,10 +121,9 @@ class Avx512Vbmi(Avx512):
     def look_up(self, functions: Sequence[int], p: Sequence[Vector], tables: Value) -> list[Vector]:
         lanes, together = p[0].lanes, concatenate(p)
         of_lanes = [function for function in functions for _ in range(lanes)]
-        missing = -len(of_lanes) % (2 * _WORDS)
-        of_lanes += [functions[-1]] * missing
-        padded = together.shuffle(together, [*range(together.lanes), *[0] * missing]) if missing else together
-        parts = padded.parts(2 * _WORDS)
+        filled = [n % len(of_lanes) for n in range(-(-len(of_lanes) // (2 * _WORDS)) * 2 * _WORDS)]
+        of_lanes = [of_lanes[n] for n in filled]
+        parts = together.shuffle(together, filled).parts(2 * _WORDS)
         values = [_interpolate(of_lanes[n * 2 * _WORDS :][: 2 * _WORDS], part) for n, part in enumerate(parts)]
         return concatenate(values).part(0, together.lanes).parts(lanes)
 
@@ -117,69 +134,70 @@ _WORDS = 32  # int16 lanes of a register
 def _interpolate(functions: list[int], p: Vector) -> Vector:
     """fixedpoint.sigmoid or tanh of 64 lanes. Both are odd, rounding included: about a half, and about zero.
 
-    The upper bits of |p| choose an entry of the table, the others a place on the way to the next one. Entries lie 2^15
-    lower than they are, to be signed: a sigmoid is 2^14 less for it, and tanh(x) = 2 sigmoid(2 x) - 1 is right.
+    The upper bits of |p| choose an entry e of the table and the slope s from there to the next one, the others are the
+    place x between them. All is done in 16 bits.
     """
+    bits = constant(p.builder, I16, [7 if function == SIGMOID else 6 for function in functions])
+    negative = p.compare("<", 0)
+    magnitude = negative.where(p.filled(0) - p, p)
+    index = instruction(_PACK_BYTES, I8, *magnitude.shift_right_unsigned(bits).parts(_WORDS))
+    entries, slopes = (unpack(*(_permute(half, index) for half in table)) for table in _byte_tables())
+    parts = (functions[:_WORDS], functions[_WORDS:]), entries, slopes, magnitude.parts(_WORDS)
+    values = concatenate([_between(*part) for part in zip(*parts, strict=True)])
+    ends = constant(p.builder, I16, [-32768 if function == SIGMOID else 0 for function in functions])  # f(p) + f(-p)
+    return negative.where(ends - values, values)
 
-    def choose(of_sigmoid: int, of_tanh: int, lanes: Sequence[int] = range(2 * _WORDS), element: Any = I16) -> Vector:
-        return constant(p.builder, element, [of_sigmoid if functions[n] == SIGMOID else of_tanh for n in lanes])
 
-    sign = p.sign()
-    magnitude = (p ^ sign) - sign
-    index = _pack(_PACK_BYTES, I8, *magnitude.shift_right_unsigned(choose(7, 6)).parts(_WORDS))
-    entries, slopes = (_unpack(*(_permute(half, index) for half in table)) for table in _byte_tables())
-    ones, places = choose(128, 64).parts(_WORDS), (magnitude & choose(127, 63)).parts(_WORDS)
-    values = []
-    for register in range(2):
-        table, way = _unpack(entries[register], slopes[register]), _unpack(ones[register], places[register])
-        sums = []
-        for half, lanes in enumerate(_halves(_WORDS, 16)):
-            where = [register * _WORDS + lane for lane in lanes]
-            rounded = _madd(table[half], way[half]) + choose(128, 32, where, I32)
-            sums.append(rounded >> choose(8, 6, where, I32))
-        values.append(_pack(_PACK_WORDS, I16, *sums))
-    y = concatenate(values).add_saturating(choose(1 << 14, 0))
-    return ((y ^ sign) - sign) + (sign & choose(-32768, 0))
+def _between(functions: list[int], entry: Vector, slope: Vector, magnitude: Vector) -> Vector:
+    """(128 e + s x + 128) >> 8, a sigmoid, is the mean of e and s x >> 7, rounded up, and 2^15 only where it is 1.
+
+    tanh(x) = 2 sigmoid(2 x) - 1 is e + ((s x + 32) >> 6) - 2^15.
+    """
+    place = magnitude << 9
+    sigmoid = instruction(_AVERAGE, I16, entry, instruction(Avx512.mulhu, I16, slope, place))
+    sigmoid = sigmoid.call("llvm.umin", sigmoid, sigmoid.filled(32767))
+    tanh = (entry ^ -32768) + instruction(Avx512.mulhrs, I16, slope, place & 32767)
+    return constant(entry.builder, I1, [function == SIGMOID for function in functions]).where(sigmoid, tanh)
 
 
 @cache
 def _byte_tables() -> tuple[tuple[list[int], list[int]], tuple[list[int], list[int]]]:
-    """Low and high bytes of the table's 256 entries, less 2^15, and of the ways from each to the next."""
+    """Low and high bytes of the table's 256 entries, and of their slopes."""
     entries = SIGMOID_TABLE.copy()
     slopes = np.append(np.diff(entries), 0)
     entries[-1], slopes[-1] = 65535, 0  # from there on it is 1
-    return _bytes(entries - 32768), _bytes(slopes)
+    return _bytes(entries), _bytes(slopes)
 
 
 def _bytes(values: Any) -> tuple[list[int], list[int]]:
-    low, high = values.astype(np.int16).view(np.uint8).reshape(-1, 2).T.tolist()
+    low, high = values.astype(np.uint16).view(np.uint8).reshape(-1, 2).T.tolist()
     return low, high
 
 
 def _permute(table: list[int], index: Vector) -> Vector:
     """table[index] of 256 bytes."""
-    quarters = [constant(index.builder, I8, table[first : first + 64]).value for first in range(0, 256, 64)]
     halves = []
-    for low, high in (quarters[:2], quarters[2:]):
-        halves.append(_instruction("llvm.x86.avx512.vpermi2var.qi.512", I8, low, index.value, high, like=index))
+    for first in (0, 128):
+        low, high = (constant(index.builder, I8, table[n : n + 64]) for n in (first, first + 64))
+        zero = not any(table[first : first + 128])
+        halves.append(low if zero else instruction("llvm.x86.avx512.vpermi2var.qi.512", I8, low, index, high))
     return index.compare("<", 0).where(halves[1], halves[0])
 
 
-_PACK_BYTES, _PACK_WORDS = "llvm.x86.avx512.packuswb.512", "llvm.x86.avx512.packssdw.512"
+# ---- registers of 256 or 512 bits ------------------------------------------------------------------------------------
+
+_MADD: Final = {16: "llvm.x86.avx2.pmadd.wd", 32: "llvm.x86.avx512.pmaddw.d.512"}  # by their int16 lanes
+_PACK: Final = {16: "llvm.x86.avx2.packssdw", 32: "llvm.x86.avx512.packssdw.512"}
+_AVERAGE: Final = "llvm.x86.avx512.pavg.w.512"
+_PACK_BYTES: Final = "llvm.x86.avx512.packuswb.512"
 
 
-def _pack(name: str, element: Any, low: Vector, high: Vector) -> Vector:
-    """Two registers narrowed into one, 128 bits of each in turn, saturating."""
-    return _instruction(name, element, low.value, high.value, like=low)
-
-
-def _unpack(low: Vector, high: Vector) -> tuple[Vector, Vector]:
-    """What `_pack` undoes: of each 128 bits the lower half, and the upper half, of both operands in turn; wider lanes
-    if they are bytes."""
+def unpack(low: Vector, high: Vector) -> tuple[Vector, Vector]:
+    """What packing undoes: of each 128 bits the lower half, and the upper half, of both operands in turn; as int16."""
     results = []
     for firsts in _halves(low.lanes, low.element.width):
         result = low.shuffle(high, [lane for first in firsts for lane in (first, first + low.lanes)])
-        results.append(result.as_lanes(I16, _WORDS))
+        results.append(result.as_lanes(I16, low.lanes * low.element.width // 16))
     return results[0], results[1]
 
 
@@ -190,10 +208,8 @@ def _halves(lanes: int, width: int) -> tuple[list[int], list[int]]:
     return low, [lane + count // 2 for lane in low]
 
 
-def _madd(a: Vector, b: Vector) -> Vector:
-    return _instruction(Avx512.madd, I32, a.value, b.value, like=a)
-
-
-def _instruction(name: str, element: Any, *operands: Value, like: Vector) -> Vector:
-    kind = ir.VectorType(element, 512 // element.width)
-    return Vector(like.builder, call(like.builder, name, kind, *operands))
+def instruction(name: str, element: Any, *operands: Vector) -> Vector:
+    """On a register of each operand."""
+    first = operands[0]
+    kind = ir.VectorType(element, first.lanes * first.element.width // element.width)
+    return Vector(first.builder, call(first.builder, name, kind, *(v.value for v in operands)))

@@ -39,7 +39,7 @@ def run_head(dense: Dense, views: Array, lengths: Array, last: bool, y: Array) -
             for row in range(count):
                 b, t = (first + row, lengths[first + row] - 1) if last else (first, start + row)
                 view = address_of(views) + (b * views.shape[1] + t) * views.shape[2] * size_of(dense.element)
-                write_row(view, dense.element, views.shape[2], operand, row)
+                write_row(view, dense.element, views.shape[2], operand.address + row * operand.row, operand.plane)
             _dense(numbers, operand, wide)
             for row in range(count):
                 b, t = (first + row, 0) if last else (first, start + row)

@@ -1,11 +1,12 @@
 """A direction of a layer over sequences one by one: the shortest time for a single one.
 
-The tiles are panels of units of the one sequence. Only the input's share of the pre-activations is computed for several
-steps at once.
+The tiles are pairs of panels of units, and the last one where they are odd: what there is to do beside the products
+overlaps with the next tile's products. Only the input's share of the pre-activations is computed for several steps at
+once.
 """
 
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any
 
 from numba import types
 from numba.extending import overload
@@ -27,31 +28,26 @@ from ._blocks import (
     length_of,
     place,
     project_panel,
-    rows_from,
     sequences_of,
     swapped,
     time_of,
 )
 from ._memory import address_of, zeros
 from ._pack import Array
-from .cells import GruResetBeforeCell, PackedCell
+from .cells import GruResetBeforeCell, PackedCell, RnnCell
 from .tiles import ROWS, Place, Projection, Source, reset, step
-
-STEPS: Final = 16  # whose input projection is computed at once
 
 
 @inlined
 def _project(cell: Any, block: Block, s: Sequences, b: Any, start: Any, length: Any) -> Any:
-    """px of the steps from `start` on; returns how many."""
-    count = min(STEPS, length - start)
+    """px of ROWS steps from `start` on, or of those that there are: returns how many."""
+    count = min(ROWS, length - start)
     for number in range(count):
         enter_step(cell.element, block, number, s, b, time_of(start + number, length, s.backward))
     size = cell.input.gates * LANE_BYTES
-    row = block.panels * size
-    for number in range(0, count, ROWS):
-        for panel in range(block.panels):
-            to = Projection(block.px + number * row + panel * size, row, LANE_BYTES, 0)
-            project_panel(cell, rows_from(block.x, number), panel, to, None)
+    for panel in range(block.panels):
+        to = Projection(block.px + panel * size, block.panels * size, LANE_BYTES, 0)
+        project_panel(cell, block.x, panel, to, None)
     return count
 
 
@@ -72,10 +68,7 @@ def _before_for(cell: Any, *_: types.Type) -> Callable[..., None]:
 
     def run(cell: Any, block: Block, number: Any) -> None:
         a_map, view, panel = cell.recurrent, block.reset_view, 0
-        while block.panels - panel >= 4:
-            reset(cell, 1, 4, block.old_view, _place(cell, a_map, block, view, panel, number), False)
-            panel += 4
-        if block.panels - panel >= 2:
+        while block.panels - panel >= 2:
             reset(cell, 1, 2, block.old_view, _place(cell, a_map, block, view, panel, number), False)
             panel += 2
         if block.panels > panel:
@@ -84,15 +77,35 @@ def _before_for(cell: Any, *_: types.Type) -> Callable[..., None]:
     return run
 
 
+def _by_fours(cell: Any, block: Block, number: Any) -> int:
+    """Steps of four panels, where the last product has one gate alone: two panels' sums would wait for themselves.
+
+    Returns how many panels that was. More gates at once than two panels' are read slower from the second cache.
+    """
+    raise AssertionError("for kernels only")
+
+
+@overload(_by_fours, strict=False, jit_options={"forceinline": True})
+def _by_fours_for(cell: Any, *_: types.Type) -> Callable[..., int]:
+    if cell.instance_class not in (GruResetBeforeCell, RnnCell):
+        return lambda cell, block, number: 0
+
+    def run(cell: Any, block: Block, number: Any) -> int:
+        (a_map, operand), panel = last_map(cell, block), 0
+        while block.panels - panel >= 4:
+            step(cell, 1, 4, operand, _place(cell, a_map, block, block.new_view, panel, number), False)
+            panel += 4
+        return panel
+
+    return run
+
+
 @inlined
 def _step(cell: Any, block: Block, number: Any) -> None:
     """h, c and new_view of the step."""
     a_map, operand = last_map(cell, block)
-    panel = 0
-    while block.panels - panel >= 4:
-        step(cell, 1, 4, operand, _place(cell, a_map, block, block.new_view, panel, number), False)
-        panel += 4
-    if block.panels - panel >= 2:
+    panel = _by_fours(cell, block, number)
+    while block.panels - panel >= 2:
         step(cell, 1, 2, operand, _place(cell, a_map, block, block.new_view, panel, number), False)
         panel += 2
     if block.panels > panel:
@@ -113,14 +126,13 @@ def run_single(
 ) -> None:
     """What `run_rows` does, one sequence after the other."""
     numbers, s = by_numbers(cell), sequences_of(x, lengths, h, c, hidden, views, backward)
-    steps = (min(STEPS, s.time) + ROWS - 1) // ROWS * ROWS
     like, maps = cell.element, (numbers.input, numbers.recurrent)
-    memory = zeros(block_size(like, *maps, 1, 1, steps))
-    block = block_at(address_of(memory), address_of(tables), like, *maps, 1, 1, steps)
+    memory = zeros(block_size(like, *maps, 1, 1, ROWS))
+    block = block_at(address_of(memory), address_of(tables), like, *maps, 1, 1, ROWS)
     for b in range(s.batch):
         length = length_of(s, b)
         enter_state(like, block, 0, s, b)
-        for start in range(0, length, STEPS):
+        for start in range(0, length, ROWS):
             for number in range(_project(numbers, block, s, b, start, length)):
                 _before(numbers, block, number)
                 _step(numbers, block, number)

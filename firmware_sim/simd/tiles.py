@@ -15,7 +15,21 @@ from . import _cells
 from ._affine import Matrix, Operand, Tile, affine
 from ._form import LANES, Form
 from ._host import host_form
-from ._vector import I16, I32, I64, Builder, Value, Vector, broadcast, cgutils, concatenate, load, offset, prefetch, store
+from ._vector import (
+    I16,
+    I32,
+    I64,
+    Builder,
+    Value,
+    Vector,
+    broadcast,
+    cgutils,
+    concatenate,
+    load,
+    offset,
+    prefetch,
+    store,
+)
 from .cells import Dense, GruCell, GruResetBeforeCell, LstmCell, RnnCell
 
 ROWS: Final = 4  # of a tile of one panel
@@ -137,14 +151,7 @@ class _Emitter:
 
     def write_view(self, h: Vector) -> None:
         """h as the next step's product reads it."""
-        planes = [h]
-        if self.itemsize == 1:  # sat8(round_shift(h, 8)): a sum beyond 32767 is 127
-            sign = h.sign()
-            planes = [h.add_saturating(sign + sign + 129) >> 8]
-        elif self.form.bytewise:
-            planes = [h, h >> 8]
-        for number, (plane, flip) in enumerate(zip(planes, self.form.flips(self.itemsize), strict=True)):
-            lanes = plane.to(8) ^ (flip - 256 if flip > 127 else flip) if self.form.bytewise else plane
+        for number, lanes in enumerate(_cells.view(self.form, h, self.itemsize)):
             at = self.builder.add(self.place.view, self.builder.mul(self.source.plane, ir.Constant(I64, number)))
             for row, values in enumerate(lanes.parts(LANES * self.tile.panels)):
                 store(values, self.builder.add(at, self.builder.mul(self.source.row, ir.Constant(I64, row))))

@@ -34,7 +34,7 @@ class Run:
 
     @property
     def name(self) -> str:
-        return f"{self.engine} on {self.processor}"
+        return f"{self.engine}{self.simd and f', {self.simd},'} on {self.processor}"
 
     def failures(self) -> list[str]:
         """In words: what differs, what an engine refused, and an end before the end."""

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any, Final, NamedTuple
 
 import numpy as np
-from numba.extending import overload
+from numba.extending import overload, register_jitable
 
 from ...firmware_sim._jit import inlined, kernel
 from ...firmware_sim.simd._form import LANES, Form
@@ -13,7 +13,7 @@ from ...firmware_sim.simd._memory import zeros
 from ...firmware_sim.simd._pack import Array
 from ...firmware_sim.simd.rows import time_of
 from ...firmware_sim.simd.tiles import ROWS as TILE_ROWS
-from ._floats import FLOAT, ROWS, add_ring_times_rows, copy_row, ring_times_weights
+from ._floats import FLOAT, ROWS, add_outer_products, ask_for, copy_row, ring_times_weights
 from ._gradients import VECTOR, Gru, GruResetBefore, Lstm, Place, Rnn, reset_back, step_back
 
 Cell = Lstm | Gru | GruResetBefore | Rnn
@@ -22,14 +22,15 @@ TILES: Final = ROWS // TILE_ROWS
 HEIGHT, WIDTH = (host_form() or Form()).float_tile
 RING: Final = 131072  # bytes of a ring at most, so that both stay in the second cache
 SLOTS: Final = 16  # and slots at most
+AHEAD: Final = 8  # steps before its turn an input is asked for
 
 
 class Matrices(NamedTuple):
     """The transposed factors of the two products, and their gradients.
 
-    recurrent and input, float32, are what `pack_factors` makes. d_recurrent [gates * units, units] and d_input [gates *
-    units, columns] are added to, and so are the sums d_bias_x and d_bias_h [gates, units] of the two shares.
-    Units and columns are padded to a multiple of 16.
+    recurrent and input, float32, are what `pack_factors` makes. d_recurrent [gates * units, units] and d_input
+    [columns, gates * units] are added to, and so are the sums d_bias_x and d_bias_h [gates, units] of the two shares.
+    Units are padded to a multiple of 16, and columns to one of 4.
     """
 
     recurrent: Array
@@ -43,9 +44,9 @@ class Matrices(NamedTuple):
 class _Block(NamedTuple):
     """Memory of a block of sequences."""
 
-    ring_x: Array  # float32 [units of all gates / 8, slots, ROWS, 8]
-    ring_h: Array
-    x: Array  # operands of the slots, float32 [slots, ROWS, columns]
+    dp_x: Array  # gradients of pre-activations, float32 [slots * ROWS, units of all gates]
+    ring: Array  # and of their recurrent shares [units of all gates / 8, slots, ROWS, 8], in the order of the products
+    x: Array  # operands of the slots, float32 [slots * ROWS, columns]
     views: Array
     reset_views: Array
     dview: Array  # gradients of states, float32 [ROWS, units]
@@ -66,10 +67,10 @@ def _floats(rows: Any, columns: Any) -> Array:
 @inlined
 def _block(matrices: Matrices, panels: Any, record: Any) -> _Block:
     units, columns = matrices.d_recurrent.shape
-    inputs = matrices.d_input.shape[1]
+    inputs = (matrices.d_input.shape[0] + LANES - 1) // LANES * LANES
     slots = max(1, min(SLOTS, RING // (units * ROWS * FLOAT)))
     return _Block(
-        _floats(units * slots, ROWS).reshape((units // 8, slots, ROWS, 8)),
+        _floats(slots * ROWS, units + LANES),  # rows a power of two apart would share few lines of the cache
         _floats(units * slots, ROWS).reshape((units // 8, slots, ROWS, 8)),
         _floats(slots * ROWS, inputs),
         _floats(slots * ROWS, columns),
@@ -88,42 +89,69 @@ def _block(matrices: Matrices, panels: Any, record: Any) -> _Block:
 # ---- products --------------------------------------------------------------------------------------------------------
 
 
-@inlined
-def _multiply(ring: Array, slot: Any, first: Any, count: Any, weights: Array, to: Array) -> None:
-    """to [ROWS, columns] = the slot's `count` blocks from `first` on x weights, whose row 0 is theirs."""
-    block, vectors = ring.strides[0], to.shape[1] // LANES
-    for row in range(0, ROWS, HEIGHT):
-        start = ring.ctypes.data + first * block + (slot * ROWS + row) * 8 * FLOAT
-        v = 0
+def _multiply(left: Any, row: Any, block: Any, count: Any, weights: Array, to: Array) -> None:
+    """to [ROWS, columns] = left x weights [8 * count, columns]; left: the address of rows of `count` blocks."""
+    vectors = to.shape[1] // LANES
+    for first in range(0, ROWS, HEIGHT):
+        start, v = left + first * row, 0
         while v < vectors:
             panel = weights.ctypes.data + v * count * 8 * VECTOR
-            at, width = to.ctypes.data + row * to.strides[0] + v * VECTOR, min(WIDTH, vectors - v)
+            at, width = to.ctypes.data + first * to.strides[0] + v * VECTOR, min(WIDTH, vectors - v)
             if width == 1:
-                ring_times_weights(HEIGHT, 1, start, block, count, panel, at, to.strides[0])
+                ring_times_weights(HEIGHT, 1, start, row, block, count, panel, at, to.strides[0])
             elif width == 2:
-                ring_times_weights(HEIGHT, 2, start, block, count, panel, at, to.strides[0])
+                ring_times_weights(HEIGHT, 2, start, row, block, count, panel, at, to.strides[0])
             else:
-                ring_times_weights(HEIGHT, WIDTH, start, block, count, panel, at, to.strides[0])
+                ring_times_weights(HEIGHT, WIDTH, start, row, block, count, panel, at, to.strides[0])
             v += width
 
 
-@inlined
-def _add_outer(ring: Array, slots: Any, first: Any, last: Any, rows: Array, to: Array) -> None:
-    """to[8 * first : 8 * last] += those blocks of the filled slots, transposed, x the slots' rows."""
-    block, vectors, count = ring.strides[0], rows.shape[1] // LANES, slots * ROWS
-    v = 0
+multiply: Final = register_jitable(_multiply)
+
+
+def _add_outer(left: Any, left_step: Any, rows: Any, right: Any, right_step: Any, count: Any, to: Array) -> None:
+    """to[:rows] += left, transposed, x right; both the addresses of `count` rows. rows: 4 or 8."""
+    v, vectors = 0, to.shape[1] // LANES
     while v < vectors:
-        width, right = min(WIDTH, vectors - v), rows.ctypes.data + v * VECTOR
-        for unit in range(first * 8, last * 8, HEIGHT):
-            start = ring.ctypes.data + unit // 8 * block + unit % 8 * FLOAT
-            at = to.ctypes.data + unit * to.strides[0] + v * VECTOR
+        width, start, at = min(WIDTH, vectors - v), right + v * VECTOR, to.ctypes.data + v * VECTOR
+        if rows == HEIGHT:
             if width == 1:
-                add_ring_times_rows(HEIGHT, 1, start, count, right, rows.strides[0], at, to.strides[0])
+                add_outer_products(HEIGHT, 1, left, left_step, start, right_step, count, at, to.strides[0])
             elif width == 2:
-                add_ring_times_rows(HEIGHT, 2, start, count, right, rows.strides[0], at, to.strides[0])
+                add_outer_products(HEIGHT, 2, left, left_step, start, right_step, count, at, to.strides[0])
             else:
-                add_ring_times_rows(HEIGHT, WIDTH, start, count, right, rows.strides[0], at, to.strides[0])
+                add_outer_products(HEIGHT, WIDTH, left, left_step, start, right_step, count, at, to.strides[0])
+        else:
+            for row in range(0, rows, 4):
+                place, factor = at + row * to.strides[0], left + row * FLOAT
+                if width == 1:
+                    add_outer_products(4, 1, factor, left_step, start, right_step, count, place, to.strides[0])
+                elif width == 2:
+                    add_outer_products(4, 2, factor, left_step, start, right_step, count, place, to.strides[0])
+                else:
+                    add_outer_products(4, WIDTH, factor, left_step, start, right_step, count, place, to.strides[0])
         v += width
+
+
+add_outer: Final = register_jitable(_add_outer)
+
+
+@inlined
+def _add_recurrent_rows(ring: Array, slots: Any, first: Any, last: Any, views: Array, to: Array) -> None:
+    """to[8 * first : 8 * last] += those blocks of the filled slots, transposed, x the slots' views."""
+    for block in range(first, last):
+        left = ring.ctypes.data + block * ring.strides[0]
+        add_outer(left, 8 * FLOAT, 8, views.ctypes.data, views.strides[0], slots * ROWS, to[8 * block : 8 * block + 8])
+
+
+@inlined
+def _add_input(block: _Block, slots: Any, to: Array) -> None:
+    """to [columns, units of all gates] += the filled slots' inputs, transposed, x their gradients."""
+    for column in range(0, to.shape[0], 8):
+        rows = min(8, to.shape[0] - column)
+        left, right = block.x.ctypes.data + column * FLOAT, block.dp_x.ctypes.data
+        part = to[column : column + rows]
+        add_outer(left, block.x.strides[0], rows, right, block.dp_x.strides[0], slots * ROWS, part)
 
 
 # ---- a step ----------------------------------------------------------------------------------------------------------
@@ -147,7 +175,7 @@ def _place(
         previous = block.first.ctypes.data + (tile * saved.shape[2] + panel) * saved.shape[3]
     row, distance = tile * TILE_ROWS, panel * VECTOR
     state = row * block.dh.strides[0] + distance
-    ring = panel * 2 * block.ring_x.strides[0] + (slot * ROWS + row) * 8 * FLOAT
+    ring = panel * 2 * block.ring.strides[0] + (slot * ROWS + row) * 8 * FLOAT
     view = (slot * ROWS + row) * block.views.strides[0] + distance
     units = block.views.shape[1]
     return Place(
@@ -162,10 +190,12 @@ def _place(
         block.dh.ctypes.data + state,
         block.dc.ctypes.data + state,
         block.dh.strides[0],
-        block.ring_x.ctypes.data + ring,
-        block.ring_h.ctypes.data + ring,
-        block.ring_x.strides[0],
-        units // 8 * block.ring_x.strides[0],
+        block.dp_x.ctypes.data + (slot * ROWS + row) * block.dp_x.strides[0] + distance,
+        block.dp_x.strides[0],
+        units * FLOAT,
+        block.ring.ctypes.data + ring,
+        block.ring.strides[0],
+        units // 8 * block.ring.strides[0],
         block.views.ctypes.data + view,
         block.reset_views.ctypes.data + view,
         block.views.strides[0],
@@ -183,9 +213,19 @@ def _enter(block: _Block, x: Array, outputs: Array, lengths: Array, number: Any,
         if number < lengths[row]:
             block.alive[row] = 0xFFFF
             time = time_of(number, lengths[row], backward)
-            copy_row(x[row, time].ctypes.data, x.shape[2], block.x[slot * ROWS + row].ctypes.data)
+            way = x.strides[1] * (AHEAD if backward else -AHEAD)
+            copy_row(x[row, time].ctypes.data, x.shape[2], block.x[slot * ROWS + row].ctypes.data, way)
             if outputs.shape[1] > 0:
                 block.outputs[row] = outputs[row, time].ctypes.data
+                way = outputs.strides[1] * (AHEAD if backward else -AHEAD)
+                ask_for(block.outputs[row] + way, outputs.strides[1], False)
+
+
+@inlined
+def _multiply_ring(block: _Block, slot: Any, first: Any, count: Any, weights: Array) -> None:
+    """The gradient of views: `count` blocks of the slot, from `first` on, x weights, whose row 0 is theirs."""
+    left = block.ring.ctypes.data + first * block.ring.strides[0] + slot * ROWS * 8 * FLOAT
+    multiply(left, 8 * FLOAT, block.ring.strides[0], count, weights, block.dview)
 
 
 def _recurrent(
@@ -201,19 +241,19 @@ def _recurrent_for(cell: Any, *_: Any) -> Callable[..., None]:
         for panel in range(saved.shape[2]):
             for tile in range(tiles):
                 step_back(cell, _place(cell, saved, matrices, block, tile, first, n, s, panel))
-        _multiply(block.ring_h, s, 0, block.ring_h.shape[0], matrices.recurrent, block.dview)
+        _multiply_ring(block, s, 0, block.ring.shape[0], matrices.recurrent)
 
     def reset_before(cell: Any, saved: Any, matrices: Any, block: Any, tiles: Any, first: Any, n: Any, s: Any) -> None:
         for panel in range(saved.shape[2]):
             for tile in range(tiles):
                 step_back(cell, _place(cell, saved, matrices, block, tile, first, n, s, panel))
-        blocks, units = block.ring_h.shape[0], block.views.shape[1]
+        blocks, units = block.ring.shape[0], block.views.shape[1]
         split, middle = 2 * blocks // 3, 2 * units * units
-        _multiply(block.ring_h, s, split, blocks - split, matrices.recurrent[middle:], block.dview)
+        _multiply_ring(block, s, split, blocks - split, matrices.recurrent[middle:])
         for panel in range(saved.shape[2]):
             for tile in range(tiles):
                 reset_back(cell, _place(cell, saved, matrices, block, tile, first, n, s, panel))
-        _multiply(block.ring_h, s, 0, split, matrices.recurrent[:middle], block.dview)
+        _multiply_ring(block, s, 0, split, matrices.recurrent[:middle])
 
     return reset_before if cell.instance_class is GruResetBefore else plain
 
@@ -226,13 +266,13 @@ def _add_recurrent(cell: Cell, matrices: Matrices, block: _Block, slots: Any) ->
 @overload(_add_recurrent, strict=False, jit_options={"forceinline": True})
 def _add_recurrent_for(cell: Any, *_: Any) -> Callable[..., None]:
     def plain(cell: Any, matrices: Any, block: Any, slots: Any) -> None:
-        _add_outer(block.ring_h, slots, 0, block.ring_h.shape[0], block.views, matrices.d_recurrent)
+        _add_recurrent_rows(block.ring, slots, 0, block.ring.shape[0], block.views, matrices.d_recurrent)
 
     def reset_before(cell: Any, matrices: Any, block: Any, slots: Any) -> None:
-        blocks = block.ring_h.shape[0]
+        blocks = block.ring.shape[0]
         split = 2 * blocks // 3
-        _add_outer(block.ring_h, slots, 0, split, block.views, matrices.d_recurrent)
-        _add_outer(block.ring_h, slots, split, blocks, block.reset_views, matrices.d_recurrent)
+        _add_recurrent_rows(block.ring, slots, 0, split, block.views, matrices.d_recurrent)
+        _add_recurrent_rows(block.ring, slots, split, blocks, block.reset_views, matrices.d_recurrent)
 
     return reset_before if cell.instance_class is GruResetBefore else plain
 
@@ -243,6 +283,8 @@ def _leave(block: _Block, dx: Array, lengths: Array, number: Any, backward: bool
     for row in range(lengths.shape[0]):
         if number < lengths[row]:
             to, values = dx[row, time_of(number, lengths[row], backward)], block.dx[row]
+            way = dx.strides[1] * (AHEAD if backward else -AHEAD)
+            ask_for(to.ctypes.data + way, dx.strides[1], True)
             for k in range(np.uint64(to.shape[0])):
                 to[k] = values[k]
 
@@ -253,8 +295,8 @@ def _leave(block: _Block, dx: Array, lengths: Array, number: Any, backward: bool
 @inlined
 def _start(block: _Block, h: Array, c: Array, dh: Array, dc: Array, slot_h: Any, slot_c: Any) -> None:
     """The initial state, and the gradients of the final one, of the block's sequences."""
-    block.ring_x[:] = 0
-    block.ring_h[:] = 0
+    block.dp_x[:] = 0
+    block.ring[:] = 0
     block.dview[:] = 0
     block.dh[:] = 0
     block.dc[:] = 0
@@ -309,7 +351,7 @@ def run_backward(
     become those of the initial one. dx [batch, time, columns] is written at valid steps; it may be empty: [.., .., 0].
     """
     block = _block(matrices, saved.shape[2], saved.shape[3])
-    capacity = block.ring_x.shape[1]
+    capacity, units = block.ring.shape[1], matrices.d_recurrent.shape[0]
     for start in range(0, h.shape[0], ROWS):
         part = slice(start, min(start + ROWS, h.shape[0]))
         tiles, first, valid_steps = (part.stop - start + TILE_ROWS - 1) // TILE_ROWS, start // TILE_ROWS, lengths[part]
@@ -319,11 +361,12 @@ def run_backward(
             _enter(block, x[part], outputs[part], valid_steps, number, slot, backward)
             _recurrent(cell, saved, matrices, block, tiles, first, number, slot)
             if dx.shape[2] > 0:
-                _multiply(block.ring_x, slot, 0, block.ring_x.shape[0], matrices.input, block.dx)
+                left = block.dp_x.ctypes.data + slot * ROWS * block.dp_x.strides[0]
+                multiply(left, block.dp_x.strides[0], 8 * FLOAT, units // 8, matrices.input, block.dx)
                 _leave(block, dx[part], valid_steps, number, backward)
             slot += 1
             if slot == capacity or number == 0:
                 _add_recurrent(cell, matrices, block, slot)
-                _add_outer(block.ring_x, slot, 0, block.ring_x.shape[0], block.x, matrices.d_input)
+                _add_input(block, slot, matrices.d_input)
                 slot = 0
         _end(cell, block, h[part], dh[part], dc[part])

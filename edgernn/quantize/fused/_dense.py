@@ -6,12 +6,12 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.autograd import Function
-from torch.autograd.function import once_differentiable
 
 from ...firmware_sim._jit import kernel
 from ...firmware_sim.simd._pack import Array
 from ...fixedpoint import requantize, round_shift, sat8
 from ._maps import Map, Scales, Sums
+from ._once import refuse_second_derivatives
 
 VIEW_LIMIT: Final = 32638  # the largest int16 that is not clamped when it becomes an int8
 
@@ -109,8 +109,8 @@ class _Dense(Function):
         return y
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Any, ...]:
+        refuse_second_derivatives()
         (values,) = ctx.saved_tensors
         dense, narrow, step, v, n = ctx.made
         sums = Sums(np.empty((1, *dense.w.shape), np.float32), np.empty((1, 1, len(dense.w)), np.float32))

@@ -7,7 +7,6 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.autograd import Function
-from torch.autograd.function import once_differentiable
 
 from ... import fixedpoint
 from ...firmware_sim._affine import tables
@@ -22,6 +21,7 @@ from ._backward import Matrices, run_backward
 from ._gradients import FORWARD, Gru, GruResetBefore, Lstm, Rnn, numbers
 from ._maps import Map, Scales, Sums, padded
 from ._memory import borrow
+from ._once import refuse_second_derivatives
 from ._threads import over_ranges, threads_for
 
 _KINDS: Final[dict[Cell, type[Any]]] = {"lstm": Lstm, "gru": Gru, "rnn": Rnn}
@@ -59,6 +59,7 @@ class _Fused(Function):
         direction: Direction,
         lengths: Array,
         x: Tensor,
+        integers: Tensor,
         h: Tensor | None,
         c: Tensor | None,
         w_ih: Tensor,
@@ -68,16 +69,15 @@ class _Fused(Function):
         input_scale: Tensor | float,
         scale_ih: Tensor | None,
         scale_hh: Tensor | None,
-    ) -> tuple[Tensor | None, Tensor, Tensor | None]:
+    ) -> tuple[Tensor | None, ...]:
         ctx.set_materialize_grads(False)
         maps = _maps(direction, w_ih, w_hh, b_ih, b_hh, input_scale, scale_ih, scale_hh)
         batch, steps, units, is_lstm = len(x), x.shape[1], w_hh.shape[1], direction.cell == "lstm"
-        dtype = direction.dtype
-        integers = x.detach().to(torch.int8 if dtype is np.int8 else torch.int16).numpy()
-        first = _initial(h, batch, units), _initial(c, batch, units if is_lstm else 0)
+        operands = integers.numpy()
+        first = _initial(h, batch, units), _initial(c if is_lstm else None, batch, units if is_lstm else 0)
         last = first[0].copy(), first[1].copy()
         packed = _packed(direction, maps[0], maps[1])
-        views = np.zeros((batch, steps, units if direction.sequence else 0), dtype)
+        views = _for_valid_steps(lengths, (batch, steps, units if direction.sequence else 0), direction.dtype)
         hidden = np.empty((batch, steps, 0), np.int16)
         saved = None
         if direction.saving:
@@ -85,30 +85,30 @@ class _Fused(Function):
             saved = borrow(shape, np.uint8)
 
         def run(_: int, rows: slice) -> None:
-            sequences = integers[rows], lengths[rows], last[0][rows], last[1][rows], hidden[rows], views[rows]
+            sequences = operands[rows], lengths[rows], last[0][rows], last[1][rows], hidden[rows], views[rows]
             run_rows(packed, tables(), *sequences, direction.backward, None if saved is None else saved[_tiles(rows)])
 
         over_ranges(batch, threads_for(batch), run)
         if saved is not None:
             ctx.given = direction, maps, lengths, first
             ctx.save_for_backward(x, torch.from_numpy(saved))
-        sequence = torch.from_numpy(views).float() if direction.sequence else None
+        outputs = torch.from_numpy(views) if direction.sequence else None
         h_last, c_last = (torch.from_numpy(state).float() for state in last)
-        return sequence, h_last, c_last if is_lstm else None
+        return None if outputs is None else outputs.float(), outputs, h_last, c_last if is_lstm else None
 
     @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Any, ...]:
+    def backward(ctx: Any, d_outputs: Tensor | None, _: None, *d_last: Tensor | None) -> tuple[Any, ...]:
+        refuse_second_derivatives()
         x, saved = ctx.saved_tensors[0].float().numpy(), ctx.saved_tensors[1].numpy()
         direction, maps, lengths, (h0, c0) = ctx.given
-        kind, batch, rows, columns = FORWARD[direction.kind], len(x), padded(h0.shape[1]), padded(x.shape[2])
+        kind, batch, rows = FORWARD[direction.kind], len(x), padded(h0.shape[1])
         gates, names, needs_x = GATES[kind], SAVED[kind], ctx.needs_input_grad[2]
-        outputs = _outputs(gradients[0], batch, rows)
-        dh, dc = (_gradient(g, like) for g, like in zip(gradients[1:], (h0, c0), strict=True))
-        dx = np.zeros((*x.shape[:2], x.shape[2] if needs_x else 0), np.float32)
+        outputs = _outputs(d_outputs, batch, rows)
+        dh, dc = (_gradient(g, like) for g, like in zip(d_last, (h0, c0), strict=True))
+        dx = _for_valid_steps(lengths, (*x.shape[:2], x.shape[2] if needs_x else 0), np.float32)
         threads = threads_for(batch)
         d_recurrent = np.zeros((threads, gates * rows, rows), np.float32)
-        d_input = np.zeros((threads, gates * rows, columns), np.float32)
+        d_input = np.zeros((threads, -(-x.shape[2] // 4) * 4, gates * rows), np.float32)
         d_bias_x, d_bias_h = np.zeros((2, threads, gates, rows), np.float32)
         factors = _factors(direction, maps[0], maps[1], needs_x)
         is_lstm = direction.cell == "lstm"
@@ -122,15 +122,15 @@ class _Fused(Function):
             run_backward(cell, slots, *kept, direction.backward, *sequences, Matrices(*factors, *sums))
 
         over_ranges(batch, threads, run)
-        learned = any(ctx.needs_input_grad[9:])
-        d_in = maps[0].gradients(Sums(d_input, d_bias_x), learned)
+        learned = any(ctx.needs_input_grad[10:])
+        d_in = maps[0].gradients(Sums(np.ascontiguousarray(d_input.transpose(0, 2, 1)), d_bias_x), learned)
         d_rec = maps[1].gradients(Sums(d_recurrent, d_bias_h), learned)
-        db_hh = d_in.bias
+        db_hh = d_in.bias.copy()  # autograd adds to gradients in place
         if kind is cells.GruCell:
             n = slice(2 * h0.shape[1], None)
             db_hh = np.concatenate([d_in.bias[: n.start], d_rec.bias[n]])
         scales = (np.array(d_in.scales[0]), d_in.scale, d_rec.scale) if learned else ()
-        found = None, None, dx, dh, dc, d_in.weight, d_rec.weight, d_in.bias, db_hh, *scales
+        found = None, None, dx, None, dh, dc if is_lstm else None, d_in.weight, d_rec.weight, d_in.bias, db_hh, *scales
         return tuple(
             torch.from_numpy(found[n]) if needed and found[n] is not None else None
             for n, needed in enumerate(ctx.needs_input_grad)
@@ -139,6 +139,11 @@ class _Fused(Function):
 
 def _tiles(rows: slice) -> slice:
     return slice(rows.start // TILE_ROWS, -(-rows.stop // TILE_ROWS))
+
+
+def _for_valid_steps(lengths: Array, shape: tuple[int, ...], dtype: Any) -> Array:
+    """An array [batch, time, ..] whose valid steps will be written; 0 at the others."""
+    return np.empty(shape, dtype) if lengths.min() == shape[1] else np.zeros(shape, dtype)
 
 
 def _initial(state: Tensor | None, batch: int, units: int) -> Array:
@@ -213,12 +218,14 @@ def _factors(direction: Direction, inputs: Map, recurrent: Map, needs_x: bool) -
     return factors, inputs.factors(gates) if needs_x else np.empty(0, np.float32)
 
 
-def run_direction(direction: Direction, *tensors: Any) -> tuple[Tensor | None, Tensor, Tensor | None]:
-    """(views [batch, time, units], the final h and c [batch, units]) of a direction, all integers in float32.
+def run_direction(direction: Direction, *tensors: Any) -> tuple[Any, Any, Tensor, Any]:
+    """The views [batch, time, units] of a direction, as floats for autograd and as the integers that they are (None and
+    None if no sequence is wanted); the final h and c [batch, units] as floats (c is None but for LSTMs).
 
-    tensors: lengths int64 [batch] as an array; x [batch, time, columns], h, c (or None: 0), integers in float32; the
-    float32 weights and biases; the float64 scales: of the input, and of the two matrices where they are learned. Raises
-    OverflowError for weights whose sums the SIMD kernels cannot requantize.
+    tensors: lengths int64 [batch] as an array; x [batch, time, columns] twice, with gradients if it has some and as
+    integers; h, c (or None: 0), integers in float32; the float32 weights and biases; the float64 scales: of the input,
+    and of the two matrices where they are learned. Raises OverflowError for weights whose sums the SIMD kernels cannot
+    requantize.
     """
-    result: tuple[Tensor | None, Tensor, Tensor | None] = _Fused.apply(direction, *tensors)  # type: ignore[no-untyped-call]
+    result: tuple[Any, Any, Tensor, Any] = _Fused.apply(direction, *tensors)  # type: ignore[no-untyped-call]
     return result

@@ -19,6 +19,7 @@ from ...firmware_sim.simd._vector import (
     call,
     load,
     offset,
+    prefetch,
     repeat,
     splat,
     store,
@@ -56,6 +57,10 @@ class Floats(Vector):
         """Zero in the lanes whose bit is set."""
         return self._new(self.builder.select(bits.value, self._other(0.0), self.value))
 
+    def times_plus(self, factor: float, summand: float) -> "Floats":
+        """self * factor + summand, rounded once."""
+        return self._new(self._other(summand)).plus_product(self, self._new(self._other(factor)))
+
     def plus_product(self, a: Vector, b: Vector) -> "Floats":
         """self + a * b in one instruction."""
         return Floats(self.builder, a.call("llvm.fma", a, b, self).value)
@@ -75,11 +80,14 @@ def number(builder: Builder, address: Value, index: int) -> Floats:
     return Floats(builder, broadcast(builder, offset(builder, address, index * FLOAT), F32, LANES).value)
 
 
-def _copy_row(context: Any, source: Any, count: Any, to: Any) -> Any:
-    """Copy `count` floats from an address to another; what follows them, up to a multiple of 16, becomes 0."""
+def _copy_row(context: Any, source: Any, count: Any, to: Any, next: Any) -> Any:
+    """Copy `count` floats from an address to another; what follows them, up to a multiple of 16, becomes 0.
+
+    next: the way to a row that will be copied soon.
+    """
 
     def generate(context: Any, builder: Builder, signature: Any, arguments: Any) -> Any:
-        source, count, to = arguments
+        source, count, to, way = arguments
         vectors = builder.ashr(builder.add(count, ir.Constant(I64, LANES - 1)), ir.Constant(I64, 4))
         kind = ir.VectorType(F32, LANES)
         lanes = ir.Constant(ir.VectorType(I32, LANES), list(range(LANES)))
@@ -88,7 +96,9 @@ def _copy_row(context: Any, source: Any, count: Any, to: Any) -> Any:
             distance = builder.mul(number, ir.Constant(I64, LANES * FLOAT))
             left = builder.trunc(builder.sub(count, builder.mul(number, ir.Constant(I64, LANES))), I32)
             mask = builder.icmp_signed("<", lanes, splat(builder, left, LANES).value)
-            at = builder.inttoptr(builder.add(source, distance), ir.PointerType(kind))
+            address = builder.add(source, distance)
+            prefetch(builder, builder.add(address, way), 64, writing=False)
+            at = builder.inttoptr(address, ir.PointerType(kind))
             zero = ir.Constant(kind, [0.0] * LANES)
             value = call(builder, "llvm.masked.load.v16f32.p0", kind, at, ir.Constant(I32, 4), mask, zero)
             store(Vector(builder, value), builder.add(to, distance))
@@ -97,15 +107,32 @@ def _copy_row(context: Any, source: Any, count: Any, to: Any) -> Any:
         repeat(builder, vectors, [], copy)
         return context.get_dummy_value()
 
-    return types.void(source, count, to), generate
+    return types.void(source, count, to, next), generate
 
+
+def _ask_for(context: Any, address: Any, size: Any, writing: Any) -> Any:
+    """Have `size` bytes brought near."""
+
+    def generate(context: Any, builder: Builder, signature: Any, arguments: Any) -> Any:
+        address, size, _ = arguments
+
+        def ask(number: Value, _: list[Value]) -> list[Value]:
+            line = builder.add(address, builder.mul(number, ir.Constant(I64, 64)))
+            prefetch(builder, line, 64, writing.literal_value)
+            return []
+
+        repeat(builder, builder.ashr(builder.add(size, ir.Constant(I64, 63)), ir.Constant(I64, 6)), [], ask)
+        return context.get_dummy_value()
+
+    return types.void(address, size, writing), generate
+
+
+ask_for: Final[Any] = intrinsic(prefer_literal=True)(_ask_for)
 
 copy_row: Final[Any] = intrinsic(_copy_row)
 
 
 # ---- products --------------------------------------------------------------------------------------------------------
-# A ring holds gradients of pre-activations as [blocks of 8 units][slots][ROWS][8 units]: what a slot's rows, and what
-# many slots' rows of a block, are multiplied with lies in the order in which it is read.
 
 
 def _tile(
@@ -121,75 +148,94 @@ def _tile(
     return results
 
 
-def _zeros(count: int) -> list[Value]:
-    return [ir.Constant(ir.VectorType(F32, LANES), [0.0] * LANES)] * count
-
-
-def _store(builder: Builder, sums: list[Value], vectors: int, to: Value, row: Value) -> None:
-    for n, value in enumerate(sums):
-        at = builder.add(to, builder.mul(row, ir.Constant(I64, n // vectors)))
-        store(Vector(builder, value), offset(builder, at, n % vectors * LANES * FLOAT))
+def _places(builder: Builder, start: Value, step: Value, count: int) -> list[Value]:
+    return [builder.add(start, builder.mul(step, ir.Constant(I64, n))) for n in range(count)]
 
 
 def _ring_times_weights(
-    context: Any, rows: Any, vectors: Any, ring: Any, block: Any, blocks: Any, weights: Any, to: Any, row: Any
+    context: Any,
+    rows: Any,
+    vectors: Any,
+    ring: Any,
+    ring_row: Any,
+    block: Any,
+    blocks: Any,
+    weights: Any,
+    to: Any,
+    row: Any,
 ) -> Any:
     """to [rows, 16 * vectors] = ring [rows, 8 * blocks] x weights [8 * blocks, 16 * vectors].
 
-    ring: the address of a row of a slot, its blocks `block` bytes apart; row: bytes between the rows of `to`.
+    ring: an address; its rows are ring_row bytes apart and its blocks of 8 columns `block` bytes. row: bytes between
+    the rows of `to`.
     """
 
     def generate(context: Any, builder: Builder, signature: Any, arguments: Any) -> Any:
         count, width = rows.literal_value, vectors.literal_value
-        ring, block, blocks, weights, to, row = arguments[2:]
+        ring, ring_row, block, blocks, weights, to, row = arguments[2:]
+        zero = ir.Constant(ir.VectorType(F32, LANES), [0.0] * LANES)
 
         def add(number: Value, values: list[Value]) -> list[Value]:
             sums, at, right = values[:-2], values[-2], values[-1]
+            starts = _places(builder, at, ring_row, count)
             for unit in range(8):
-                left = [offset(builder, at, (r * 8 + unit) * FLOAT) for r in range(count)]
+                left = [offset(builder, start, unit * FLOAT) for start in starts]
                 sums = _tile(builder, count, width, left, offset(builder, right, unit * width * LANES * FLOAT), sums)
             return [*sums, builder.add(at, block), offset(builder, right, 8 * width * LANES * FLOAT)]
 
-        ends = repeat(builder, blocks, [*_zeros(count * width), ring, weights], add)
-        _store(builder, ends[:-2], width, to, row)
+        *sums, _, _ = repeat(builder, blocks, [*[zero] * (count * width), ring, weights], add)
+        for n, start in enumerate(_places(builder, to, row, count)):
+            for v in range(width):
+                store(Vector(builder, sums[n * width + v]), offset(builder, start, v * LANES * FLOAT))
         return context.get_dummy_value()
 
-    return types.void(rows, vectors, ring, block, blocks, weights, to, row), generate
+    return types.void(rows, vectors, ring, ring_row, block, blocks, weights, to, row), generate
 
 
 ring_times_weights: Final[Any] = intrinsic(prefer_literal=True)(_ring_times_weights)
 
 
-def _add_ring_times_rows(
-    context: Any, units: Any, vectors: Any, ring: Any, count: Any, right: Any, step: Any, to: Any, row: Any
+def _add_outer_products(
+    context: Any,
+    rows: Any,
+    vectors: Any,
+    left: Any,
+    left_step: Any,
+    right: Any,
+    right_step: Any,
+    count: Any,
+    to: Any,
+    row: Any,
 ) -> Any:
-    """to [units, 16 * vectors] += ring [count, units], transposed, x right [count, 16 * vectors].
+    """to [rows, 16 * vectors] += left [count, rows], transposed, x right [count, 16 * vectors]; count in fours.
 
-    ring: the address of a block's units; step: bytes between the rows of `right`, row: of `to`.
+    left, right and to: addresses; steps and row: bytes between their rows.
     """
 
     def generate(context: Any, builder: Builder, signature: Any, arguments: Any) -> Any:
-        rows, width = units.literal_value, vectors.literal_value
-        ring, count, right, step, to, row = arguments[2:]
-        start = []
-        for n in range(rows * width):
-            at = builder.add(to, builder.mul(row, ir.Constant(I64, n // width)))
-            start.append(load_floats(builder, offset(builder, at, n % width * LANES * FLOAT)).value)
+        height, width = rows.literal_value, vectors.literal_value
+        left, left_step, right, right_step, count, to, row = arguments[2:]
+        places = [
+            offset(builder, start, v * LANES * FLOAT)
+            for start in _places(builder, to, row, height)
+            for v in range(width)
+        ]
 
         def add(number: Value, values: list[Value]) -> list[Value]:
             sums, at, other = values[:-2], values[-2], values[-1]
             for _ in range(4):
-                left = [offset(builder, at, unit * FLOAT) for unit in range(rows)]
-                sums = _tile(builder, rows, width, left, other, sums)
-                at, other = offset(builder, at, 8 * FLOAT), builder.add(other, step)
+                factors = [offset(builder, at, n * FLOAT) for n in range(height)]
+                sums = _tile(builder, height, width, factors, other, sums)
+                at, other = builder.add(at, left_step), builder.add(other, right_step)
             return [*sums, at, other]
 
         fours = builder.ashr(count, ir.Constant(I64, 2))
-        ends = repeat(builder, fours, [*start, ring, right], add)
-        _store(builder, ends[:-2], width, to, row)
+        start = [load_floats(builder, at).value for at in places]
+        for value, at in zip(repeat(builder, fours, [*start, left, right], add)[:-2], places, strict=True):
+            store(Vector(builder, value), at)
         return context.get_dummy_value()
 
-    return types.void(units, vectors, ring, count, right, step, to, row), generate
+    return types.void(rows, vectors, left, left_step, right, right_step, count, to, row), generate
 
 
-add_ring_times_rows: Final[Any] = intrinsic(prefer_literal=True)(_add_ring_times_rows)
+add_outer_products: Final[Any] = intrinsic(prefer_literal=True)(_add_outer_products)

@@ -17,7 +17,19 @@ from ... import fixedpoint
 from ...firmware_sim.simd import cells
 from ...firmware_sim.simd._form import LANES
 from ...firmware_sim.simd._pack import Array
-from ...firmware_sim.simd._vector import I16, I64, Builder, Value, Vector, cgutils, load, offset, prefetch, store
+from ...firmware_sim.simd._vector import (
+    I16,
+    I64,
+    Builder,
+    Value,
+    Vector,
+    cgutils,
+    load,
+    offset,
+    prefetch,
+    repeat,
+    store,
+)
 from ...firmware_sim.simd.tiles import GATES, MASKS, SAVED, record_size
 from ...firmware_sim.simd.tiles import ROWS as TILE_ROWS
 from ._floats import FLOAT, Floats, floats, load_floats, number
@@ -84,8 +96,10 @@ class Place(NamedTuple):
     dh: int  # of the state itself, likewise, after this step and then before it
     dc: int
     state_row: int
-    ring_x: int  # where the gradients of the pre-activations' shares go, of the first row
-    ring_h: int
+    dp_x: int  # where the gradients of the input's shares of the pre-activations go, float32 [TILE_ROWS, ..]
+    dp_x_row: int
+    dp_x_gate: int
+    ring: int  # and those of the recurrent shares, as [blocks of 8 units, .., TILE_ROWS, 8]
     block: int
     gate: int
     view: int  # where the operand of the recurrent product goes, float32 [TILE_ROWS, ..]
@@ -175,16 +189,20 @@ class _Step:
         Returns it as it is before the shares' saturation.
         """
         dp, gates = self.unless_lost(dp, 2, gate), GATES[self.kind]
-        shares = dp, dp if recurrent is None else dp * recurrent
-        for share, ring in enumerate((self.place.ring_x, self.place.ring_h)):
-            value = self.unless_lost(shares[share], share, gate)
-            at = offset(self.builder, ring, self._times(8 * FLOAT))
-            at = self.builder.add(at, self.builder.mul(self.place.gate, ir.Constant(I64, gate)))
-            for half in value.parts(8):
-                store(half, at)
-                at = self.builder.add(at, self.place.block)
-            self.biases[share * gates + gate] = self.biases[share * gates + gate] + value
+        of_input = self.unless_lost(dp, 0, gate)
+        recurrently = self.unless_lost(dp if recurrent is None else dp * recurrent, 1, gate)
+        store(of_input, self._gate(self.place.dp_x, self.place.dp_x_row, self.place.dp_x_gate, gate))
+        at = self._gate(self.place.ring, 8 * FLOAT, self.place.gate, gate)
+        for half in recurrently.parts(8):
+            store(half, at)
+            at = self.builder.add(at, self.place.block)
+        self.biases[gate] = self.biases[gate] + of_input
+        self.biases[gates + gate] = self.biases[gates + gate] + recurrently
         return dp
+
+    def _gate(self, start: Value, row: Value | int, distance: Value, gate: int) -> Value:
+        at = offset(self.builder, start, self._times(row))
+        return self.builder.add(at, self.builder.mul(distance, ir.Constant(I64, gate)))
 
     def keep_view(self, address: Value, values: Vector) -> None:
         """The operand that a product read of these int16 values."""
@@ -196,11 +214,12 @@ class _Step:
 
 def _sigmoid_slope(y: Floats) -> Floats:
     """Of a saved gate y * 2^15: SLOPE * y * (1 - y)."""
-    return y * (y * (-SLOPE * ONE * ONE) + SLOPE * ONE)
+    return y * y.times_plus(-SLOPE * ONE * ONE, SLOPE * ONE)
 
 
 def _tanh_slope(y: Floats) -> Floats:
-    return (y * y) * (-SLOPE * ONE * ONE) + SLOPE
+    """SLOPE * (1 - y) * (1 + y), which is exact enough where y is nearly 1 or -1."""
+    return y.times_plus(-SLOPE * ONE, SLOPE) * y.times_plus(ONE, 1.0)
 
 
 def _lstm(s: _Step) -> None:
@@ -283,11 +302,17 @@ def _emit_rows(builder: Builder, kind: type, where: Place, step: Callable[[_Step
         for gate in range(count):
             places.append(builder.add(start, builder.mul(where.bias_gate, ir.Constant(I64, gate))))
 
-    sums = [load_floats(builder, at).value for at in places]
-    for index in range(TILE_ROWS):
-        s = _Step(builder, kind, where, ir.Constant(I64, index), sums, plain)
+    def row(index: Value, sums: list[Value]) -> list[Value]:
+        s = _Step(builder, kind, where, index, sums, plain)
         step(s)
-        sums = [bias.value for bias in s.biases]
+        return [bias.value for bias in s.biases]
+
+    sums = [load_floats(builder, at).value for at in places]
+    if plain:  # the usual case, as a whole; the other one as a loop, which is compiled sooner
+        for index in range(TILE_ROWS):
+            sums = row(ir.Constant(I64, index), sums)
+    else:
+        sums = repeat(builder, ir.Constant(I64, TILE_ROWS), sums, row)
     for at, value in zip(places, sums, strict=True):
         store(Vector(builder, value), at)
 
@@ -295,7 +320,7 @@ def _emit_rows(builder: Builder, kind: type, where: Place, step: Callable[[_Step
 def _step_back(context: Any, cell: Any, place: Any) -> Any:
     """From the gradients of a tile's view and state after a step to those of its pre-activations and the state before.
 
-    The gradient of the view before it is the product of what went to ring_h and the recurrent matrix; of a GRU that
+    The gradient of the view before it is the product of what went to the ring and the recurrent matrix; of a GRU that
     resets before the product, gate n alone is done, and `reset_back` goes on.
     """
 

@@ -105,8 +105,10 @@ def pack(
             total += values[k]
             size += abs(np.int64(values[k]))
         at, step = ((panel * groups * gates + gate) * LANES + lane) * group, gates * LANES * group
-        for k in range(np.uint64(w.shape[1])):
-            to[at + k // np.uint64(group) * step + k % np.uint64(group)] = values[k]
+        for first in range(0, w.shape[1], group):
+            for k in range(first, min(first + group, w.shape[1])):
+                to[at + k - first] = values[k]
+            at += step
         left = max(17 - shifts[1, row], 0)
         fits &= (abs(bias[row]) + size * largest_operand) * 2.0**left < 2.0**31
         rows = constants[panel, gate]

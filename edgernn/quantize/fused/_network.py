@@ -1,6 +1,6 @@
 """A prepared model's forward pass by fused operations."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, cast
 
@@ -47,46 +47,54 @@ def available(quantizer: "ModelQuantizer", model: "SequenceModel") -> bool:
 
 
 def run(
-    quantizer: "ModelQuantizer", model: "SequenceModel", x: Tensor, lengths: Tensor | None, state: State | None
-) -> tuple[Tensor, State]:
+    quantizer: "ModelQuantizer",
+    model: "SequenceModel",
+    x: Tensor,
+    lengths: Tensor | None,
+    state: State | None,
+    wants_state: bool,
+) -> tuple[Tensor, State | None]:
     """ModelQuantizer.run, and the same numbers. Raises OverflowError for weights whose sums the kernels cannot take."""
-    layers, ends = model.rnn.layers(), model.head_kind == "last"
+    rnn, config, cell, ends = model.rnn, quantizer.config, cast(Cell, model.cell), model.head_kind == "last"
+    layers, view_scale, reset_after = rnn.layers(), quantizer.view_scale, bool(getattr(rnn, "reset_after", True))
     steps = np.full(len(x), x.shape[1]) if lengths is None else lengths.numpy()
     given = {} if state is None else quantizer.initial(model, x, state)
-    exponents = dict(zip(model.rnn.direction_names(), quantizer.cell_exponents.tolist(), strict=True))
+    exponents = dict(zip(rnn.direction_names(), quantizer.cell_exponents.tolist(), strict=True))
     input_scale = quantizer.input_scale
     sequence, last = _input(quantizer, model, x, steps, input_scale), list[Any]()
+    integers = sequence.detach().to(torch.int8 if config.activations == 8 else torch.int16)
     for index, names in enumerate(layers):
-        wanted, outputs = not ends or index + 1 < len(layers), list[Tensor]()
-        scale_in = quantizer.view_scale if index else input_scale
+        wanted, outputs = not ends or index + 1 < len(layers), list[tuple[Tensor, Tensor]]()
+        scale_in = view_scale if index else input_scale
         for name in names:
             direction = Direction(
                 name=name,
-                cell=cast(Cell, model.cell),
-                scheme=quantizer.config.scheme,
-                reset_after=bool(getattr(model.rnn, "reset_after", True)),
+                cell=cell,
+                scheme=config.scheme,
+                reset_after=reset_after,
                 cell_exponent=exponents[name],
-                view_scale=quantizer.view_scale,
+                view_scale=view_scale,
                 zero_point=0 if index else int(quantizer.input_zero_point),
-                per_channel=quantizer.config.per_channel,
+                per_channel=config.per_channel,
                 backward=name.endswith(REVERSE),
                 saving=torch.is_grad_enabled(),
                 sequence=wanted,
             )
             first = [s.float() for s in given[name]] if given else [None, None]
-            weights = model.rnn.direction_weights(name)
+            weights = rnn.direction_weights(name)
             scales = _learned_scales(quantizer, model, name, weights, scale_in)
-            output, *final = run_direction(direction, steps, sequence, *first, *weights, scale_in, *scales)
-            outputs += [] if output is None else [output]
-            last.append(final)
+            operands = steps, sequence, integers, *first
+            *output, h, c = run_direction(direction, *operands, *weights, scale_in, *scales)
+            outputs.append((output[0], output[1]))
+            last.append((h, c))
         if wanted:
-            sequence = _joined(outputs)
+            sequence, integers = (_joined(part) for part in zip(*outputs, strict=True))
     if ends:
         sequence = _joined([h for h, _ in last[-len(names) :]])
     y = _head(quantizer, model, sequence)
     if not ends and lengths is not None:
         y = y * valid_steps(lengths, x.shape[1])[..., None]
-    return y, _real_state(model, last, list(exponents.values()))
+    return y, _real_state(model, last, list(exponents.values())) if wants_state else None
 
 
 def _input(quantizer: "ModelQuantizer", model: "SequenceModel", x: Tensor, steps: Array, scale: Tensor) -> Tensor:
@@ -133,8 +141,8 @@ def _real_state(model: "SequenceModel", last: list[Any], exponents: list[int]) -
     return h, torch.stack([c * 2.0**-exponent for (_, c), exponent in zip(last, exponents, strict=True)])
 
 
-def _joined(parts: list[Tensor]) -> Tensor:
-    return parts[0] if len(parts) == 1 else torch.cat(parts, dim=-1)
+def _joined(parts: Sequence[Tensor]) -> Tensor:
+    return parts[0] if len(parts) == 1 else torch.cat(list(parts), dim=-1)
 
 
 def _constant(value: float) -> Tensor:
