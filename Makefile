@@ -1,6 +1,6 @@
 # make demo   train, prune, quantise, export, verify, benchmark and simulate a model on real data
 # make test   lint, types and all tests; installs cross compilers and QEMU where they are missing (`make tools`)
-# make test-arm   the engines' aarch64 wheels on the emulated cores of a Raspberry Pi 4 and 5 (10 to 15 minutes, later 5)
+# make test-arm   the engines' aarch64 wheels on the emulated cores of a Raspberry Pi 4 and 5 (about 10 minutes, later 3)
 # make soak   10,000 models through every engine, 100,000 damaged files, 300 kills in training and export (half an hour)
 # All make .venv and install what they need first; a second call finds it there.
 

@@ -123,10 +123,9 @@ class KernelCache:
         """What `save_overload` kept of this signature; None if there is nothing."""
         context.refresh()
         try:
-            reduced = pickle.loads(self._file(signature).read_bytes())
+            return _COMPILED._rebuild(context, *pickle.loads(self._file(signature).read_bytes()))
         except Exception:  # no such file, or one that a failing disk damaged
             return None
-        return _COMPILED._rebuild(context, *reduced)
 
     def save_overload(self, signature: Any, compiled: Any) -> None:
         """Keep what was compiled. Where that cannot be done, the next process compiles it again."""

@@ -86,9 +86,20 @@ class SequenceModel(nn.Module):
     def run(self, x: Tensor, lengths: Tensor | None = None, state: State | None = None) -> tuple[Tensor, State]:
         """forward from an initial state (torch's hx, in real units) and with the final one, for chunks of a stream.
 
-        Raises ValueError as forward does, and for an initial state of a bidirectional model.
+        Raises ValueError as forward does, for an initial state of a bidirectional model, and for one that does not fit.
         """
         return self._run(x, lengths, state, wants_state=True)
+
+    def _check_state(self, state: State, batch: int) -> None:
+        if self.rnn.bidirectional:
+            raise ValueError("a bidirectional model reads whole sequences: it takes no initial state")
+        parts = state if isinstance(state, tuple) else (state,)
+        wanted, shape = 1 + (self.cell == "lstm"), (self.rnn.num_layers, batch, self.rnn.hidden_size)
+        found = [tuple(part.shape) if isinstance(part, Tensor) else type(part).__name__ for part in parts]
+        if found != [shape] * wanted:
+            raise ValueError(f"the state must be {wanted} tensors of the shape {shape}, not {found}")
+        if not all(bool(torch.isfinite(part).all()) for part in parts):
+            raise ValueError("the state contains NaN or infinite values")
 
     def _run(
         self, x: Tensor, lengths: Tensor | None, state: State | None, *, wants_state: bool
@@ -100,8 +111,8 @@ class SequenceModel(nn.Module):
             raise ValueError(f"x must be [batch, steps, {self.rnn.input_size}] and not empty, not {tuple(x.shape)}")
         if lengths is not None:
             lengths = check_lengths(lengths, x.shape[0], x.shape[1])
-        if state is not None and self.rnn.bidirectional:
-            raise ValueError("a bidirectional model reads whole sequences: it takes no initial state")
+        if state is not None:
+            self._check_state(state, len(x))
         if self.quantizer is not None:
             return self.quantizer.run(self, x, lengths, state, wants_state=wants_state)
         hidden, state = self.rnn((x - self.input_mean) / self.input_std, state, lengths)

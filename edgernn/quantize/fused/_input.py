@@ -22,8 +22,8 @@ def _quantize(x: Array, lengths: Array, mean: Array, step: Array, zero_point: An
     repeats = _SPAN // channels + 1
     means, steps = np.empty(repeats * channels, np.float32), np.empty(repeats * channels, np.float32)
     for n in range(repeats):
-        means[n * channels : (n + 1) * channels] = mean
-        steps[n * channels : (n + 1) * channels] = step
+        for k in range(channels):
+            means[n * channels + k], steps[n * channels + k] = mean[k], step[k]
     for row in range(x.shape[0]):
         for start in range(0, lengths[row], means.shape[0]):
             end = min(start + means.shape[0], lengths[row])

@@ -43,13 +43,16 @@ def _find_scales(weight: Array, bias: Array, scales: Scales, per_channel: bool, 
         for k in range(np.uint64(weight.shape[1])):
             largest = max(largest, wrong[k] & np.int32(0x7FFFFFFF))  # the order of sizes, with NaN above infinity
         bits[0] = largest
-        floor = max(abs(np.float64(bias[row])) / (scales.operand * _BIAS_LIMIT), least)
-        scale = np.float64(size[0]) / 127.0
-        out[row] = floor if scale < floor else scale
-    if not per_channel:
-        out[:] = np.max(out)  # NaN if one of them is
+        of_bias, scale = abs(np.float64(bias[row])) / (scales.operand * _BIAS_LIMIT), np.float64(size[0]) / 127.0
+        floor = np.float64(least) if of_bias < least else of_bias  # so written that NaN stays, here and below
+        out[row] = floor if scale < floor or floor != floor else scale
+    largest_scale = 0.0
     for row in range(out.shape[0]):
-        out[row] = np.float64(np.float32(out[row]))
+        largest_scale = largest_scale if out[row] <= largest_scale else out[row]
+        if largest_scale != largest_scale:
+            break
+    for row in range(out.shape[0]):
+        out[row] = np.float64(np.float32(out[row] if per_channel else largest_scale))
 
 
 @inlined
@@ -213,8 +216,8 @@ class Map(NamedTuple):
     def of(cls, name: str, weight: Array, bias: Array, scale: Array | None, scales: Scales, per_channel: bool) -> "Map":
         """scale: float64 [rows] if it is learned. Raises ValueError for weights that are too large or not finite."""
         made = cls(
-            weight,
-            bias,
+            weight if scale is None else weight.copy(),  # learned scales: the backward pass looks at it again
+            bias if scale is None else bias.copy(),
             scales,
             np.empty(weight.shape, np.int8),
             np.empty((3, len(weight))),

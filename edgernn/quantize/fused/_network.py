@@ -57,7 +57,7 @@ def run(
     """ModelQuantizer.run, and the same numbers. Raises OverflowError for weights whose sums the kernels cannot take."""
     rnn, config, cell, ends = model.rnn, quantizer.config, cast(Cell, model.cell), model.head_kind == "last"
     layers, view_scale, reset_after = rnn.layers(), quantizer.view_scale, bool(getattr(rnn, "reset_after", True))
-    steps = np.full(len(x), x.shape[1]) if lengths is None else lengths.numpy()
+    steps = np.full(len(x), x.shape[1]) if lengths is None else lengths.numpy().copy()
     given = {} if state is None else quantizer.initial(model, x, state)
     exponents = dict(zip(rnn.direction_names(), quantizer.cell_exponents.tolist(), strict=True))
     input_scale = quantizer.input_scale
