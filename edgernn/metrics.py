@@ -4,6 +4,7 @@ Sequences are measured a few at a time: beside them and their outputs memory doe
 """
 
 from collections.abc import Callable, Iterable
+from contextlib import closing
 from typing import Any, Final
 
 import numpy as np
@@ -41,8 +42,8 @@ def evaluate(model: QuantizedModel, split: Split, progress: Progress = unwatched
     def run(piece: slice) -> IntArray:
         return run_batch(model, model.quantize_input(split.x[piece]), split.lengths[piece])
 
-    outputs = map(model.dequantize_output, in_order(run, batch_pieces(*split.x.shape[:2])))
-    return measure(outputs, split, model.task, model.head.kind, progress)
+    with closing(in_order(run, batch_pieces(*split.x.shape[:2]))) as outputs:  # its threads end here, however it ends
+        return measure(map(model.dequantize_output, outputs), split, model.task, model.head.kind, progress)
 
 
 def measure(

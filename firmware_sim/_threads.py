@@ -1,7 +1,7 @@
 """Work over all cores."""
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 from typing import Final, TypeVar
@@ -14,7 +14,7 @@ _R = TypeVar("_R")
 _AHEAD: Final = 2  # items for each thread that are taken before their turn
 
 
-def in_order(work: Callable[[_T], _R], items: Iterable[_T]) -> Iterator[_R]:
+def in_order(work: Callable[[_T], _R], items: Iterable[_T]) -> Generator[_R, None, None]:
     """work(item) of every item, in their order, on `available_threads`; kernels release the GIL.
 
     Only so many items are taken and results kept as keep the threads busy. The first item is done by the caller's own
