@@ -24,7 +24,7 @@ def run(model: QuantizedModel, x: IntArray, state: State | None = None) -> tuple
     gives back an empty one. Raises ValueError for a wrong type, shape or state.
     """
     x = model.check_input(x, ("time", "input_size"))
-    network = Network(model, 1, len(x))
+    network = Network(model, 1)
     if state is not None:
         network.set_state(state)
     y = network.run(x[np.newaxis], np.array([len(x)]))[0]
@@ -46,7 +46,7 @@ def run_batch(model: QuantizedModel, x: IntArray, lengths: npt.ArrayLike | None 
     def run_piece(piece: slice) -> None:
         rows = order[piece]
         steps = int(valid[rows[-1]])
-        outputs = Network(model, len(rows), steps).run(x[rows, :steps], valid[rows])
+        outputs = Network(model, len(rows)).run(x[rows, :steps], valid[rows])
         y[rows, : outputs.shape[1]] = outputs
 
     pieces = batch_pieces(*x.shape[:2])
@@ -68,7 +68,7 @@ class Stream:
     def __init__(self, model: QuantizedModel) -> None:
         model.check_streaming()
         self.model = model
-        self._network = Network(model, 1, 1)
+        self._network = Network(model, 1)
         self._one = np.ones(1, np.int64)
 
     def step(self, x: IntArray) -> IntArray:
@@ -77,7 +77,7 @@ class Stream:
         Raises ValueError for a wrong type or shape.
         """
         x = self.model.check_input(x, ("input_size",))
-        y: IntArray = self._network.run(x[np.newaxis, np.newaxis], self._one)[0, 0].copy()
+        y: IntArray = self._network.run(x[np.newaxis, np.newaxis], self._one)[0, 0]
         return y
 
     def reset(self) -> None:

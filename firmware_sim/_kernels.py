@@ -88,7 +88,9 @@ class Simd:
         self._operand = numba.from_dtype(np.dtype(dtype))
         self._cells = [[pack_cell(form, direction, dtype) for direction in layer.directions] for layer in model.layers]
         self._head = None if model.head is None else pack_dense(form, model.head.dense, dtype)
-        self._codes: dict[Any, Callable[..., None]] = {}
+        self._single: list[Callable[..., None] | None] = [None] * len(model.layers)
+        self._rows: list[Callable[..., None] | None] = [None] * len(model.layers)
+        self._head_code: Callable[..., None] | None = None
 
     def columns(self, size: int) -> int:
         return size
@@ -107,26 +109,23 @@ class Simd:
     ) -> None:
         cell = self._cells[layer][backward]
         if len(x) <= FEW:
-            run = self._codes.get(("single", layer)) or self._layer_code("single", layer, run_single)
-            run(cell, tables(), x, lengths, h, c, hidden, views, backward)
+            single = self._single[layer] = self._single[layer] or self._layer_code(layer, run_single)
+            single(cell, tables(), x, lengths, h, c, hidden, views, backward)
         else:
-            run = self._codes.get(("rows", layer)) or self._layer_code("rows", layer, run_rows, types.none)
-            run(cell, tables(), x, lengths, h, c, hidden, views, backward, None)
+            rows = self._rows[layer] = self._rows[layer] or self._layer_code(layer, run_rows, types.none)
+            rows(cell, tables(), x, lengths, h, c, hidden, views, backward, None)
 
-    def _layer_code(self, name: str, layer: int, kernel: Callable[..., None], *more: Any) -> Callable[..., None]:
-        cell = numba.typeof(self._cells[layer][0])
+    def _layer_code(self, layer: int, kernel: Callable[..., None], *more: Any) -> Callable[..., None]:
+        cell, tables = numba.typeof(self._cells[layer][0]), _array(types.int16, 2)
         state, operand = _array(types.int16, 2), _array(self._operand, 3)
         arrays = (operand, _array(types.int64, 1), state, state, _array(types.int16, 3), operand)
-        code = machine_code(kernel, cell, _array(types.int16, 2), *arrays, types.boolean, *more)
-        self._codes[name, layer] = code
-        return code
+        return machine_code(kernel, cell, tables, *arrays, types.boolean, *more)
 
     def run_head(self, views: Array, lengths: Array, last: bool, y: Array) -> None:
-        code = self._codes.get("head")
-        if code is None:
+        if self._head_code is None:
             arrays = (_array(self._operand, 3), _array(types.int64, 1), types.boolean, _array(types.int8, 3))
-            code = self._codes["head"] = machine_code(run_head, numba.typeof(self._head), *arrays)
-        code(self._head, views, lengths, last, y)
+            self._head_code = machine_code(run_head, numba.typeof(self._head), *arrays)
+        self._head_code(self._head, views, lengths, last, y)
 
 
 def _array(element: Any, dimensions: int) -> Any:

@@ -11,12 +11,12 @@ from ._kernels import Kernels, Readable, fastest_kernels
 
 
 class _Direction(NamedTuple):
-    """One direction of a layer: the names of its states (no c: ""), and the columns of what the layer writes."""
+    """One direction of a layer: the names of its states (no c: None), and the columns of what the layer writes."""
 
     layer: int
     backward: bool
     h: str
-    c: str
+    c: str | None
     hidden_columns: int
     view_columns: int
 
@@ -26,16 +26,19 @@ class _Plan:
 
     def __init__(self, model: QuantizedModel, readable: bool) -> None:
         self.kernels: Kernels = Readable(model) if readable else fastest_kernels(model)
-        self.states = {name: spec.size for name, spec in model.states.items()}
+        self.states = [(name, spec.size) for name, spec in model.states.items()]
+        self.streams = not model.bidirectional
         self.input_columns = self.kernels.columns(model.input_size)
         self.dtype = model.input_dtype
-        self.bidirectional = model.bidirectional
+        self.outputs = None if model.head is None else model.output_size
+        self.every_step = model.every_step
+        self.last_backward = None if model.layers[-1].backward is None else model.layers[-1].hidden_size
         self.directions: list[_Direction] = []
         for index, layer in enumerate(model.layers):
             is_output = model.head is None and index == len(model.layers) - 1
             columns = (layer.output_size, 0) if is_output else (0, self.kernels.columns(layer.output_size))
             for suffix, _ in zip(DIRECTION_SUFFIXES, layer.directions, strict=False):
-                c = f"c_{index}{suffix}" if layer.cell == "lstm" else ""
+                c = f"c_{index}{suffix}" if layer.cell == "lstm" else None
                 self.directions.append(_Direction(index, suffix != "", f"h_{index}{suffix}", c, *columns))
 
 
@@ -55,35 +58,20 @@ _NO_OUTPUT: Final = {dtype: np.empty((0, 0, 0), dtype) for dtype in (np.int8, np
 
 
 class Network:
-    """Runs `batch` sequences of `time` steps at once; keeps their state, at first zero, between calls.
+    """Runs `batch` sequences at once; keeps their state, at first zero, between calls.
 
     A bidirectional model is run once, from the state zero. readable: with the readable kernels.
     """
 
-    def __init__(self, model: QuantizedModel, batch: int, time: int, *, readable: bool = False) -> None:
+    def __init__(self, model: QuantizedModel, batch: int, *, readable: bool = False) -> None:
         self._model = model
         self._plan = _plan(model, readable)
-        self._states = {name: np.zeros((batch, size), np.int16) for name, size in self._plan.states.items()}
-        # of every direction: layer, backward, what its kernel reads (None: the input), keeps (h and c) and writes
-        self._scans: list[tuple[int, bool, Array | None, Array, Array, Array, Array]] = []
-        self._hidden, self._views = _NO_OUTPUT[np.int16], _NO_OUTPUT[self._plan.dtype]
-        operand: Array | None = None
-        for layer, backward, h, c, hidden_columns, view_columns in self._plan.directions:
-            if not backward:
-                operand = self._views if layer else None
-                if hidden_columns:
-                    self._hidden = np.zeros((batch, time, hidden_columns), np.int16)
-                if view_columns:
-                    self._views = np.zeros((batch, time, view_columns), self._plan.dtype)
-                else:
-                    self._views = _NO_OUTPUT[self._plan.dtype]
-            states = self._states[h], self._states[c] if c else _NO_STATE
-            self._scans.append((layer, backward, operand, *states, self._hidden, self._views))
+        self._states = {name: np.zeros((batch, size), np.int16) for name, size in self._plan.states}
 
     def state(self) -> State:
         """The first sequence's state, which the next call changes; of a bidirectional model, which cannot go on from
         one, an empty one."""
-        return {} if self._plan.bidirectional else {name: array[0] for name, array in self._states.items()}
+        return {name: array[0] for name, array in self._states.items()} if self._plan.streams else {}
 
     def set_state(self, state: State) -> None:
         """Give every sequence this state. Raises ValueError when it is not one of this model."""
@@ -94,21 +82,23 @@ class Network:
     def run(self, x: IntArray, lengths: Array, saturation: list[Array] | None = None) -> IntArray:
         """Outputs [batch, time, output_size] of x [batch, time, input_size], or [batch, 1, ..] for a head of the last
         step. lengths: int64 [batch]. saturation: an array of counters for every layer, as `run_layer` takes them.
-
-        Without a head the outputs are memory of the network's own, which the next call writes again.
         """
-        inputs = self._operand(x)
-        for layer, backward, operand, h, c, hidden, views in self._scans:
-            counters = None if saturation is None else saturation[layer]
-            x_layer = inputs if operand is None else operand
-            self._plan.kernels.run_layer(layer, backward, x_layer, lengths, h, c, hidden, views, counters)
-        if self._model.head is None:
-            return self._hidden
-        last = not self._model.every_step
-        if last and self._model.layers[-1].backward is not None:
-            self._bring_backward_to_last(lengths)
-        y = np.zeros((x.shape[0], 1 if last else x.shape[1], self._model.output_size), np.int8)
-        self._plan.kernels.run_head(self._views, lengths, last, y)
+        plan, shape = self._plan, x.shape[:2]
+        operand = hidden = views = self._operand(x)
+        for layer, backward, h, c, hidden_columns, view_columns in plan.directions:
+            if not backward:  # a layer begins, which reads what the one before wrote
+                operand = views
+                hidden = np.zeros((*shape, hidden_columns), np.int16) if hidden_columns else _NO_OUTPUT[np.int16]
+                views = np.zeros((*shape, view_columns), plan.dtype) if view_columns else _NO_OUTPUT[plan.dtype]
+            states = self._states[h], self._states[c] if c else _NO_STATE
+            counters = saturation[layer] if saturation else None
+            plan.kernels.run_layer(layer, backward, operand, lengths, *states, hidden, views, counters)
+        if plan.outputs is None:
+            return hidden
+        y = np.zeros((shape[0], shape[1] if plan.every_step else 1, plan.outputs), np.int8)
+        if plan.last_backward and not plan.every_step:
+            self._bring_backward_to_last(views, plan.last_backward, lengths)
+        plan.kernels.run_head(views, lengths, not plan.every_step, y)
         return y
 
     def _operand(self, x: IntArray) -> Array:
@@ -119,8 +109,7 @@ class Network:
         operand[:, :, : x.shape[2]] = x
         return operand
 
-    def _bring_backward_to_last(self, lengths: Array) -> None:
+    def _bring_backward_to_last(self, views: Array, size: int, lengths: Array) -> None:
         """Copy the backward direction's last result, that of step 0, to the last valid step, where the head reads."""
-        size = self._model.layers[-1].hidden_size
-        halves = self._views[:, :, size : 2 * size]
+        halves = views[:, :, size : 2 * size]
         halves[np.arange(len(lengths)), lengths - 1] = halves[:, 0]

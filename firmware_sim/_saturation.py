@@ -31,7 +31,7 @@ def count_saturation(model: QuantizedModel, x: IntArray, lengths: npt.ArrayLike 
     valid = check_lengths(lengths, len(x), x.shape[1])
     counters = [np.zeros(len(layer.gates) + 2, np.int64) for layer in model.layers]
     for piece in batch_pieces(*x.shape[:2]):
-        Network(model, len(x[piece]), x.shape[1], readable=True).run(x[piece], valid[piece], counters)
+        Network(model, len(x[piece]), readable=True).run(x[piece], valid[piece], counters)
     limits = np.iinfo(model.input_dtype)
     at_limit = ((x == limits.min) | (x == limits.max)).sum(axis=2)
     is_valid = np.arange(x.shape[1]) < valid[:, np.newaxis]

@@ -122,7 +122,7 @@ def outputs(model: QuantizedModel, x: IntArray, lengths: IntArray, few: int | No
     with pytest.MonkeyPatch.context() as patch:
         if few is not None:
             patch.setattr(_kernels, "FEW", few)
-        network = Network(model, *x.shape[:2], readable=few is None)
+        network = Network(model, len(x), readable=few is None)
         assert isinstance(network._plan.kernels, Readable if few is None else FASTEST)
         return network.run(x, lengths)
 
@@ -216,12 +216,12 @@ def loud(affine: Affine, limit: int) -> Affine:
 @pytest.mark.parametrize("where", ["layers", "head"])
 def test_sums_too_large_for_int32_go_to_the_readable_kernels(where: str) -> None:
     model = random_model(5, "lstm", "w8a8", hidden_size=12, head="steps")
-    assert isinstance(Network(model, 1, 1)._plan.kernels, FASTEST)
+    assert isinstance(Network(model, 1)._plan.kernels, FASTEST)
     assert model.head is not None
     dense = replace(model.head.dense, bias=np.full_like(model.head.dense.bias, 2**23))
     dense = replace(dense, weight_scale=np.full_like(dense.weight_scale, 100 * dense.output_scale / dense.input_scale))
     model = changed(model, loud) if where == "layers" else replace(model, head=replace(model.head, dense=dense))
-    assert isinstance(Network(model, 1, 1)._plan.kernels, Readable)
+    assert isinstance(Network(model, 1)._plan.kernels, Readable)
     x = random_input(model, 20, 5, (9,))
     for one, y in zip(x, run_batch(model, x), strict=True):
         assert np.array_equal(y, vectorised.run(model, one))
@@ -231,7 +231,7 @@ def test_sums_too_large_for_int32_go_to_the_readable_kernels(where: str) -> None
 def test_without_a_form_the_readable_kernels_run(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_kernels, "host_form", lambda: None)
     model = random_model(6, "gru")
-    assert isinstance(Network(model, 1, 1)._plan.kernels, Readable)
+    assert isinstance(Network(model, 1)._plan.kernels, Readable)
     x = random_input(model, 20, 6)
     assert np.array_equal(run(model, x)[0], vectorised.run(model, x))
 

@@ -53,8 +53,7 @@ def view(form: Form, h: Vector, itemsize: int) -> list[Vector]:
     sat8(round_shift(h, 8)) is the upper half of h + 129, or of h + 127 if h < 0; beyond 32767 it is 127.
     """
     if itemsize == 1:
-        up, down = h.add_saturating(129), h.add_saturating(127)
-        h = (up ^ ((up ^ down) & h.sign())) >> 8
+        h = (h.add_saturating(129) + ((h >> 14) & -2)) >> 8
     return form.split(h, itemsize)
 
 

@@ -59,8 +59,8 @@ class _Madd(Form):
         low = self.by_registers(
             self.mulhu, I16, acc.as_lanes(I16, 2 * LANES), multiplier.as_lanes(I16, 2 * LANES)
         ).as_lanes(I32, LANES)
-        product = self.pair_sums(acc, multiplier << 16) + low
-        return (product + (right.filled(1) << (right - 1))) >> right
+        high = self.pair_sums(acc, multiplier << 16) + (right.filled(1) << (right - 1))
+        return (high + low) >> right
 
     def multiply_high(self, a: Vector, b: Vector) -> Vector:
         lanes = self.registers // 16
