@@ -227,7 +227,8 @@ class Map(NamedTuple):
             made.real[2] = scale
         if not quantize(weight, bias, scales, scale is not None, per_channel, *made[3:]):
             try:
-                fixedpoint.quantize_multiplier(scales.operand * made.real[2] / scales.result)
+                with np.errstate(all="ignore"):
+                    fixedpoint.quantize_multiplier(scales.operand * made.real[2] / scales.result)
             except ValueError as error:
                 advice = "its weights are too large or not finite; train with a lower learning rate"
                 raise ValueError(f"{name}: {error}; {advice}") from None
