@@ -6,6 +6,7 @@ A vector may be wider than a register: LLVM splits it. Operators take another ve
 from collections.abc import Callable, Sequence
 from typing import Any, Final, Union
 
+import llvmlite.binding as llvm
 import llvmlite.ir as ir
 from numba.core import cgutils as numba_cgutils
 
@@ -15,6 +16,7 @@ Value = Any  # of llvmlite.ir; an address is one of type i64
 
 I16, I32, I64, F32 = ir.IntType(16), ir.IntType(32), ir.IntType(64), ir.FloatType()
 _POINTER: Final = ir.PointerType(ir.IntType(8))
+_PREFETCH: Final = "llvm.prefetch.p0" if llvm.llvm_version_info >= (16,) else "llvm.prefetch.p0i8"  # typed pointers
 
 Operand = Union["Vector", int]
 
@@ -185,7 +187,7 @@ def prefetch(builder: Builder, address: Value, size: int, writing: bool) -> None
     write, level, data = (ir.Constant(I32, n) for n in (int(writing), 3 if writing else 2, 1))
     for line in range(0, size, 64):
         pointer = builder.inttoptr(offset(builder, address, line), _POINTER)
-        call(builder, "llvm.prefetch.p0", ir.VoidType(), pointer, write, level, data)
+        call(builder, _PREFETCH, ir.VoidType(), pointer, write, level, data)
 
 
 # ---- control ---------------------------------------------------------------------------------------------------------
