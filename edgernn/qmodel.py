@@ -132,7 +132,7 @@ class QuantizedModel:
         except ValueError as error:
             raise ValueError(f"{place}: {error}") from None
 
-    @property
+    @cached_property
     def input_size(self) -> int:
         return self.layers[0].input_size
 
@@ -145,12 +145,12 @@ class QuantizedModel:
         """Whether a layer reads the sequence backwards too: such a model needs it whole and cannot take it in steps."""
         return any(layer.backward is not None for layer in self.layers)
 
-    @property
+    @cached_property
     def every_step(self) -> bool:
         """Whether there is an output for every step ([T, output_size]) or one a sequence ([output_size])."""
         return self.head is None or self.head.kind == "steps"
 
-    @property
+    @cached_property
     def input_dtype(self) -> type[np.int8] | type[np.int16]:
         return np.int8 if self.scheme == "w8a8" else np.int16
 

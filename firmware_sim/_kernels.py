@@ -77,6 +77,9 @@ class Readable:
         _layer.run_head(self._head, views, lengths, last, y)
 
 
+_Code = Callable[..., None]  # a kernel's machine code
+
+
 class Simd:
     """Whole tiles in vector instructions. Raises OverflowError for a model that these cannot compute.
 
@@ -88,9 +91,10 @@ class Simd:
         self._operand = numba.from_dtype(np.dtype(dtype))
         self._cells = [[pack_cell(form, direction, dtype) for direction in layer.directions] for layer in model.layers]
         self._head = None if model.head is None else pack_dense(form, model.head.dense, dtype)
-        self._single: list[Callable[..., None] | None] = [None] * len(model.layers)
-        self._rows: list[Callable[..., None] | None] = [None] * len(model.layers)
-        self._head_code: Callable[..., None] | None = None
+        self._tables = tables()
+        self._single: list[_Code | None] = [None] * len(model.layers)
+        self._rows: list[_Code | None] = [None] * len(model.layers)
+        self._head_code: _Code | None = None
 
     def columns(self, size: int) -> int:
         return size
@@ -109,17 +113,18 @@ class Simd:
     ) -> None:
         cell = self._cells[layer][backward]
         if len(x) <= FEW:
-            single = self._single[layer] = self._single[layer] or self._layer_code(layer, run_single)
-            single(cell, tables(), x, lengths, h, c, hidden, views, backward)
+            single = self._single[layer] or self._compile(self._single, layer, run_single)
+            single(cell, self._tables, x, lengths, h, c, hidden, views, backward)
         else:
-            rows = self._rows[layer] = self._rows[layer] or self._layer_code(layer, run_rows, types.none)
-            rows(cell, tables(), x, lengths, h, c, hidden, views, backward, None)
+            rows = self._rows[layer] or self._compile(self._rows, layer, run_rows, types.none)
+            rows(cell, self._tables, x, lengths, h, c, hidden, views, backward, None)
 
-    def _layer_code(self, layer: int, kernel: Callable[..., None], *more: Any) -> Callable[..., None]:
+    def _compile(self, codes: list[_Code | None], layer: int, kernel: _Code, *more: Any) -> _Code:
         cell, tables = numba.typeof(self._cells[layer][0]), _array(types.int16, 2)
         state, operand = _array(types.int16, 2), _array(self._operand, 3)
         arrays = (operand, _array(types.int64, 1), state, state, _array(types.int16, 3), operand)
-        return machine_code(kernel, cell, tables, *arrays, types.boolean, *more)
+        codes[layer] = code = machine_code(kernel, cell, tables, *arrays, types.boolean, *more)
+        return code
 
     def run_head(self, views: Array, lengths: Array, last: bool, y: Array) -> None:
         if self._head_code is None:

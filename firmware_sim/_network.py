@@ -83,19 +83,21 @@ class Network:
         """Outputs [batch, time, output_size] of x [batch, time, input_size], or [batch, 1, ..] for a head of the last
         step. lengths: int64 [batch]. saturation: an array of counters for every layer, as `run_layer` takes them.
         """
-        plan, shape = self._plan, x.shape[:2]
+        plan, (batch, time, _) = self._plan, x.shape
         operand = hidden = views = self._operand(x)
         for layer, backward, h, c, hidden_columns, view_columns in plan.directions:
             if not backward:  # a layer begins, which reads what the one before wrote
                 operand = views
-                hidden = np.zeros((*shape, hidden_columns), np.int16) if hidden_columns else _NO_OUTPUT[np.int16]
-                views = np.zeros((*shape, view_columns), plan.dtype) if view_columns else _NO_OUTPUT[plan.dtype]
-            states = self._states[h], self._states[c] if c else _NO_STATE
+                hidden = np.zeros((batch, time, hidden_columns), np.int16) if hidden_columns else _NO_OUTPUT[np.int16]
+                views = np.zeros((batch, time, view_columns), plan.dtype) if view_columns else _NO_OUTPUT[plan.dtype]
+            cell_state = self._states[c] if c else _NO_STATE
             counters = saturation[layer] if saturation else None
-            plan.kernels.run_layer(layer, backward, operand, lengths, *states, hidden, views, counters)
+            plan.kernels.run_layer(
+                layer, backward, operand, lengths, self._states[h], cell_state, hidden, views, counters
+            )
         if plan.outputs is None:
             return hidden
-        y = np.zeros((shape[0], shape[1] if plan.every_step else 1, plan.outputs), np.int8)
+        y = np.zeros((batch, time if plan.every_step else 1, plan.outputs), np.int8)
         if plan.last_backward and not plan.every_step:
             self._bring_backward_to_last(views, plan.last_backward, lengths)
         plan.kernels.run_head(views, lengths, not plan.every_step, y)
