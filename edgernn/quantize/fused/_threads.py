@@ -1,40 +1,72 @@
-"""Ranges of a batch on several threads, which live as long as the process; a forked one starts its own."""
+"""Ranges of a batch on the threads that torch's own operations use.
 
+A pool beside torch's would fight with it for the cores: OpenMP's threads go on spinning for milliseconds after their
+work, and a thread that wakes meanwhile waits for a core. So the ranges run on OpenMP's threads.
+"""
+
+import ctypes
 import os
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from pathlib import Path
+from typing import Any, Final, NamedTuple
 
 import torch
 
 from ._floats import ROWS
 
-_pools: dict[tuple[int, int], ThreadPoolExecutor] = {}  # by process and number of threads
+_CALLBACK: Final = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
+_process: Final = os.getpid()  # a fork has none of its threads, and OpenMP would wait for them for ever
+
+
+class _OpenMP(NamedTuple):
+    parallel: Any  # GOMP_parallel(function, data, threads, flags)
+    thread: Any  # omp_get_thread_num()
+    team: Any  # omp_get_num_threads()
+
+
+@cache
+def _openmp() -> _OpenMP | None:
+    """The library that torch is linked to, by the entry that GCC's and LLVM's both have; None where there is none."""
+    for name in ("libtorch_cpu.so", "libtorch_cpu.dylib"):
+        path = str(Path(torch.__file__).parent / "lib" / name)
+        try:
+            releasing, holding = ctypes.CDLL(path), ctypes.PyDLL(path)  # of Python's lock
+            parallel = releasing.GOMP_parallel
+            parallel.restype, parallel.argtypes = None, [_CALLBACK, ctypes.c_void_p, ctypes.c_uint, ctypes.c_uint]
+            return _OpenMP(parallel, holding.omp_get_thread_num, holding.omp_get_num_threads)
+        except (OSError, AttributeError):
+            continue
+    return None
 
 
 def threads_for(batch: int) -> int:
     """How many threads share a batch's blocks of sequences: those that torch uses."""
+    if torch.get_num_threads() == 1 or os.getpid() != _process or _openmp() is None:
+        return 1
     return max(1, min(torch.get_num_threads(), -(-batch // ROWS)))
 
 
 def over_ranges(batch: int, threads: int, work: Callable[[int, slice], None]) -> None:
-    """work(thread, rows) of ranges of whole blocks that are about as long; the first one on the caller's thread."""
-    if threads == 1:
+    """work(thread, rows) of ranges of whole blocks that are about as long."""
+    openmp = _openmp() if threads > 1 else None
+    if openmp is None:
         work(0, slice(0, batch))
         return
     blocks = -(-batch // ROWS)
     edges = [thread * blocks // threads * ROWS for thread in range(threads)] + [batch]
-    ranges = [slice(*pair) for pair in zip(edges, edges[1:], strict=False)]
-    pool = _pool(threads - 1)
-    others = [pool.submit(work, thread, rows) for thread, rows in enumerate(ranges[1:], 1)]
-    try:
-        work(0, ranges[0])
-    finally:
-        for other in others:
-            other.result()
+    errors, done = list[BaseException](), set[int]()
 
+    def run(_: Any) -> None:
+        try:
+            for thread in range(openmp.thread(), threads, openmp.team()):  # a team may be smaller than asked for
+                work(thread, slice(edges[thread], edges[thread + 1]))
+                done.add(thread)
+        except BaseException as error:  # raised by the caller's thread below
+            errors.append(error)
 
-def _pool(threads: int) -> ThreadPoolExecutor:
-    """A pool has no threads before it has work: one made in vain by two callers at once costs nothing."""
-    key = os.getpid(), threads
-    pool = _pools.get(key)
-    return pool if pool is not None else _pools.setdefault(key, ThreadPoolExecutor(threads, "edgernn"))
+    openmp.parallel(_CALLBACK(run), None, threads, 0)
+    if errors:
+        raise errors[0]
+    if len(done) < threads:  # Ctrl-C came before `run` could catch it: nothing else ends it silently
+        raise KeyboardInterrupt
