@@ -2,6 +2,7 @@
 
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
 from typing import Any, Final
 
 import numba
@@ -27,7 +28,7 @@ def run(model: QuantizedModel, x: IntArray, state: State | None = None) -> tuple
     network = Network(model, 1)
     if state is not None:
         network.set_state(state)
-    y = network.run(x[np.newaxis], np.array([len(x)]))[0]
+    y = network.run(x[np.newaxis], _one_length(len(x)))[0]
     return (y if model.every_step else y[0]), network.state()
 
 
@@ -69,7 +70,6 @@ class Stream:
         model.check_streaming()
         self.model = model
         self._network = Network(model, 1)
-        self._one = np.ones(1, np.int64)
 
     def step(self, x: IntArray) -> IntArray:
         """y [output_size] after this step of x [input_size] of model.input_dtype, whatever the head is.
@@ -77,7 +77,7 @@ class Stream:
         Raises ValueError for a wrong type or shape.
         """
         x = self.model.check_input(x, ("input_size",))
-        y: IntArray = self._network.run(x[np.newaxis, np.newaxis], self._one)[0, 0]
+        y: IntArray = self._network.run(x[np.newaxis, np.newaxis], _one_length(1))[0, 0]
         return y
 
     def reset(self) -> None:
@@ -95,6 +95,12 @@ class Stream:
     @state.setter
     def state(self, state: State) -> None:
         self._network.set_state(state)
+
+
+@lru_cache
+def _one_length(steps: int) -> IntArray:
+    """The lengths of a batch of one sequence, which nobody writes to."""
+    return np.array([steps])
 
 
 def batch_pieces(batch: int, time: int) -> list[slice]:
