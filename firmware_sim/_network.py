@@ -29,7 +29,7 @@ class _Plan:
         self.states = [(name, spec.size) for name, spec in model.states.items()]
         self.streams = not model.bidirectional
         self.input_columns = self.kernels.columns(model.input_size)
-        self.dtype = model.input_dtype
+        self.dtype = np.dtype(model.input_dtype)
         self.outputs = None if model.head is None else model.output_size
         self.every_step = model.every_step
         self.last_backward = None if model.layers[-1].backward is None else model.layers[-1].hidden_size
@@ -53,8 +53,10 @@ def _plan(model: QuantizedModel, readable: bool) -> _Plan:
     return plan
 
 
-_NO_STATE: Final = np.empty((0, 0), np.int16)
-_NO_OUTPUT: Final = {dtype: np.empty((0, 0, 0), dtype) for dtype in (np.int8, np.int16)}
+_INT8: Final = np.dtype(np.int8)  # what zeros() would make of the type in every call
+_INT16: Final = np.dtype(np.int16)
+_NO_STATE: Final = np.empty((0, 0), _INT16)
+_NO_OUTPUT: Final = {dtype: np.empty((0, 0, 0), dtype) for dtype in (_INT8, _INT16)}
 
 
 class Network:
@@ -66,7 +68,7 @@ class Network:
     def __init__(self, model: QuantizedModel, batch: int, *, readable: bool = False) -> None:
         self._model = model
         self._plan = _plan(model, readable)
-        self._states = {name: np.zeros((batch, size), np.int16) for name, size in self._plan.states}
+        self._states = {name: np.zeros((batch, size), _INT16) for name, size in self._plan.states}
 
     def state(self) -> State:
         """The first sequence's state, which the next call changes; of a bidirectional model, which cannot go on from
@@ -88,7 +90,7 @@ class Network:
         for layer, backward, h, c, hidden_columns, view_columns in plan.directions:
             if not backward:  # a layer begins, which reads what the one before wrote
                 operand = views
-                hidden = np.zeros((batch, time, hidden_columns), np.int16) if hidden_columns else _NO_OUTPUT[np.int16]
+                hidden = np.zeros((batch, time, hidden_columns), _INT16) if hidden_columns else _NO_OUTPUT[_INT16]
                 views = np.zeros((batch, time, view_columns), plan.dtype) if view_columns else _NO_OUTPUT[plan.dtype]
             cell_state = self._states[c] if c else _NO_STATE
             counters = saturation[layer] if saturation else None
@@ -97,7 +99,7 @@ class Network:
             )
         if plan.outputs is None:
             return hidden
-        y = np.zeros((batch, time if plan.every_step else 1, plan.outputs), np.int8)
+        y = np.zeros((batch, time if plan.every_step else 1, plan.outputs), _INT8)
         if plan.last_backward and not plan.every_step:
             self._bring_backward_to_last(views, plan.last_backward, lengths)
         plan.kernels.run_head(views, lengths, not plan.every_step, y)
