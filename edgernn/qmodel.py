@@ -15,6 +15,7 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from ._interface import Interface
 from ._layers import CELL_EXPONENTS as CELL_EXPONENTS
 from ._layers import DIRECTION_NAMES as DIRECTION_NAMES
 from ._layers import DIRECTION_SUFFIXES as DIRECTION_SUFFIXES
@@ -224,21 +225,17 @@ class QuantizedModel:
 
         return load_state(self, path)
 
+    @cached_property
+    def interface(self) -> Interface:
+        """What a program needs to feed it and to read its answers."""
+        return Interface.of(self)
+
     def quantize_input(self, x: npt.ArrayLike) -> IntArray:
         """Real inputs [.., input_size] -> integers: clip(rint((x - mean) / (std * scale)) + zero_point) in float32.
 
         Raises ValueError for a wrong number of channels, or for NaN or infinite values.
         """
-        with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, which is refused or clipped below
-            values = np.asarray(x, np.float32)
-        if values.ndim == 0 or values.shape[-1] != self.input_size:
-            raise ValueError(f"the input's shape is {values.shape}; its last axis must have {self.input_size} channels")
-        if not np.isfinite(values).all():
-            raise ValueError("the input contains NaN or infinite values; clean it first")
-        step = self.input_std * np.float32(self.input_scale)
-        with np.errstate(over="ignore"):
-            rounded = np.rint((values - self.input_mean) / step) + np.float32(self.input_zero_point)
-        return np.clip(rounded, -self.input_limit, self.input_limit - 1).astype(self.input_dtype)
+        return self.interface.quantize_input(x)
 
     def check_input(self, x: IntArray, axes: tuple[str, ...]) -> IntArray:
         """x, if it is an array of input integers with these axes, the last one "input_size"; ValueError otherwise."""
@@ -257,7 +254,7 @@ class QuantizedModel:
 
     def dequantize_output(self, y: IntArray) -> FloatArray:
         """Integer outputs -> real values (logits, or the regression's units), float32."""
-        return (np.asarray(y) * np.float32(self.output_scale)).astype(np.float32)
+        return self.interface.dequantize_output(y)
 
     @cached_property
     def fingerprint(self) -> str:

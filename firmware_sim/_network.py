@@ -1,6 +1,6 @@
 """A model made ready for the kernels: its packed integers, and the memory that a call works in."""
 
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -56,7 +56,7 @@ def _plan(model: QuantizedModel, readable: bool) -> _Plan:
 _INT8: Final = np.dtype(np.int8)  # what zeros() would make of the type in every call
 _INT16: Final = np.dtype(np.int16)
 _NO_STATE: Final = np.empty((0, 0), _INT16)
-_NO_OUTPUT: Final = {dtype: np.empty((0, 0, 0), dtype) for dtype in (_INT8, _INT16)}
+_NO_OUTPUT: Final[dict[Any, Array]] = {dtype: np.empty((0, 0, 0), dtype) for dtype in (_INT8, _INT16)}
 
 
 class Network:
