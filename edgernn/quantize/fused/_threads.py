@@ -8,7 +8,6 @@ import ctypes
 import os
 from collections.abc import Callable
 from functools import cache
-from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import torch
@@ -28,16 +27,15 @@ class _OpenMP(NamedTuple):
 @cache
 def _openmp() -> _OpenMP | None:
     """The library that torch is linked to, by the entry that GCC's and LLVM's both have; None where there is none."""
-    for name in ("libtorch_cpu.so", "libtorch_cpu.dylib"):
-        path = str(Path(torch.__file__).parent / "lib" / name)
-        try:
-            releasing, holding = ctypes.CDLL(path), ctypes.PyDLL(path)  # of Python's lock
-            parallel = releasing.GOMP_parallel
-            parallel.restype, parallel.argtypes = None, [_CALLBACK, ctypes.c_void_p, ctypes.c_uint, ctypes.c_uint]
-            return _OpenMP(parallel, holding.omp_get_thread_num, holding.omp_get_num_threads)
-        except (OSError, AttributeError):
-            continue
-    return None
+    path: str = torch._C.__file__  # whose symbols are those of all that it is linked to
+    try:
+        releasing, holding = ctypes.CDLL(path), ctypes.PyDLL(path)  # of Python's lock
+        parallel = releasing.GOMP_parallel
+        thread, team = holding.omp_get_thread_num, holding.omp_get_num_threads
+    except (OSError, AttributeError):
+        return None
+    parallel.restype, parallel.argtypes = None, [_CALLBACK, ctypes.c_void_p, ctypes.c_uint, ctypes.c_uint]
+    return _OpenMP(parallel, thread, team)
 
 
 def threads_for(batch: int) -> int:
