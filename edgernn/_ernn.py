@@ -10,8 +10,8 @@ from typing import Any, Final
 import numpy as np
 
 from ._files import Tensors, checksum, parsing, read_tensors, typed, write_tensors
-from .fixedpoint import ARITHMETIC_VERSION, PRE_ACTIVATION_SCALE
-from .qmodel import Affine, Head, Layer, QuantizedModel, State, view_scale
+from .fixedpoint import ARITHMETIC_VERSION
+from .qmodel import PROFILE_SCALES, Affine, Head, Layer, QuantizedModel, State, view_scale
 
 FILE_FORMAT: Final = "edgernn.quantized_model"
 STATE_FORMAT: Final = "edgernn.state"
@@ -76,6 +76,7 @@ def _header(model: QuantizedModel) -> dict[str, Any]:
         "format": FILE_FORMAT,
         "arithmetic_version": model.arithmetic_version,
         "scheme": model.scheme,
+        **({} if model.profile == "portable" else {"profile": model.profile}),
         "task": model.task,
         "input_scale": float(np.float32(model.input_scale)),
         "input_zero_point": model.input_zero_point,
@@ -105,7 +106,10 @@ def _affine_tensors(name: str, affine: Affine) -> Tensors:
 
 def _parse(tensors: Tensors, header: Mapping[str, Any]) -> QuantizedModel:
     scheme, input_scale = header["scheme"], typed(header["input_scale"], float)
-    scale_of_view = view_scale(scheme)
+    scale_of_view, profile = view_scale(scheme), header.get("profile", "portable")
+    if profile not in PROFILE_SCALES:
+        raise ValueError(f"unknown profile {profile!r}; known are {', '.join(PROFILE_SCALES)}")
+    pre_activation_scale = PROFILE_SCALES[profile]
 
     def affine(name: str, scale: float, output_scale: float) -> Affine:
         weight, bias, weight_scale = (tensors.pop(f"{name}.{part}") for part in ("weight", "bias", "weight_scale"))
@@ -117,8 +121,8 @@ def _parse(tensors: Tensors, header: Mapping[str, Any]) -> QuantizedModel:
     def direction(name: str, index: int, entry: Mapping[str, Any], exponent: int, backward: Layer | None) -> Layer:
         return Layer(
             entry["cell"],
-            affine(f"{name}.input", scale_of_view if index else input_scale, PRE_ACTIVATION_SCALE),
-            affine(f"{name}.recurrent", scale_of_view, PRE_ACTIVATION_SCALE),
+            affine(f"{name}.input", scale_of_view if index else input_scale, pre_activation_scale),
+            affine(f"{name}.recurrent", scale_of_view, pre_activation_scale),
             typed(entry["reset_after"], bool),
             typed(exponent, int),
             backward,

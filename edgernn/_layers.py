@@ -18,10 +18,17 @@ _Number = TypeVar("_Number", bound=np.generic)
 Cell = Literal["lstm", "gru", "rnn"]
 HeadKind = Literal["last", "steps"]
 Scheme = Literal["w8a8", "w8a16"]
+Profile = Literal["portable", "tflite-lstm"]
 
 GATES: Final[dict[str, tuple[str, ...]]] = {"lstm": ("i", "f", "g", "o"), "gru": ("r", "z", "n"), "rnn": ("n",)}
 STATES: Final[dict[str, tuple[str, ...]]] = {"lstm": ("h", "c"), "gru": ("h",), "rnn": ("h",)}
+PROFILE_SCALES: Final[dict[Profile, float]] = {  # of pre-activations: the arithmetic of a layer shows in it
+    "portable": PRE_ACTIVATION_SCALE,
+    "tflite-lstm": 2.0**-12,
+}
 CELL_EXPONENTS: Final = range(9, 16)  # the LSTM cell state's scale is 2^-9 .. 2^-15
+
+_PRE_ACTIVATION_SCALES: Final = {np.float32(scale): profile for profile, scale in PROFILE_SCALES.items()}
 
 REVERSE: Final = "_reverse"
 DIRECTION_SUFFIXES: Final = ("", REVERSE)  # of the names of states and weights, as torch has them
@@ -112,6 +119,9 @@ class Layer:
     GRU variant (PyTorch's: the reset gate scales the product; otherwise it scales the state). An LSTM's cell state has
     the scale 2^-cell_exponent; other cells have cell_exponent 0.
 
+    profile: by which arithmetic it is computed, as the scale of the pre-activations says. `tflite-lstm` is TensorFlow
+    Lite's own operator UNIDIRECTIONAL_SEQUENCE_LSTM in int8: an LSTM whose eight matrices have one weight scale each.
+
     A bidirectional layer has a second one, `backward`, of the same cell and sizes, which reads the valid steps from the
     last to the first; the layer's output at a step is both hidden states, this one's first.
     """
@@ -131,8 +141,14 @@ class Layer:
             if affine.rows != rows:
                 size = f"{self.cell} of size {self.hidden_size}"
                 raise ValueError(f"{name}.weight has {affine.rows} rows; {size} needs {rows}")
-            if np.float32(affine.output_scale) != np.float32(PRE_ACTIVATION_SCALE):
-                raise ValueError(f"{name}.output_scale must be 1/3072 (pre-activations), not {affine.output_scale}")
+            if np.float32(affine.output_scale) not in _PRE_ACTIVATION_SCALES:
+                raise ValueError(
+                    f"{name}.output_scale must be 1/3072 (or 2^-12 for TFLite's LSTM), not {affine.output_scale}"
+                )
+        if self.input.output_scale != self.recurrent.output_scale:
+            raise ValueError("input and recurrent have different output_scales: pre-activations have one")
+        if self.profile == "tflite-lstm":
+            self._check_operator()
         if self.cell == "lstm" and self.cell_exponent not in CELL_EXPONENTS:
             raise ValueError(f"cell_exponent must be 9 .. 15 for an LSTM, not {self.cell_exponent}")
         if self.cell != "lstm" and self.cell_exponent != 0:
@@ -142,10 +158,21 @@ class Layer:
         if self.backward is not None:
             self._check_backward(self.backward)
 
+    def _check_operator(self) -> None:
+        """Raise ValueError unless TensorFlow Lite's LSTM operator can hold the layer."""
+        if self.cell != "lstm":
+            raise ValueError(f"the profile tflite-lstm is one of LSTMs, the cell is {self.cell}")
+        for name, affine in (("input", self.input), ("recurrent", self.recurrent)):
+            scales = affine.weight_scale.reshape(len(self.gates), -1)
+            if (scales != scales[:, :1]).any():
+                raise ValueError(f"{name}.weight_scale must be one for each gate in the profile tflite-lstm")
+        if self.recurrent.bias.any():
+            raise ValueError("the profile tflite-lstm has one bias: add the recurrent one to the input's")
+
     def _check_backward(self, backward: "Layer") -> None:
         if not isinstance(backward, Layer) or backward.backward is not None:
             raise ValueError("backward must be a Layer of one direction, or None")
-        for name in ("cell", "reset_after", "input_size", "hidden_size"):
+        for name in ("cell", "reset_after", "input_size", "hidden_size", "profile"):
             own, other = getattr(self, name), getattr(backward, name)
             if own != other:
                 raise ValueError(f"the backward direction has {name} {other!r}, the forward one {own!r}")
@@ -153,6 +180,10 @@ class Layer:
     @property
     def gates(self) -> tuple[str, ...]:
         return GATES[self.cell]
+
+    @property
+    def profile(self) -> Profile:
+        return _PRE_ACTIVATION_SCALES[np.float32(self.input.output_scale)]
 
     @property
     def hidden_size(self) -> int:

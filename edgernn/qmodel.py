@@ -20,6 +20,7 @@ from ._layers import CELL_EXPONENTS as CELL_EXPONENTS
 from ._layers import DIRECTION_NAMES as DIRECTION_NAMES
 from ._layers import DIRECTION_SUFFIXES as DIRECTION_SUFFIXES
 from ._layers import GATES as GATES
+from ._layers import PROFILE_SCALES as PROFILE_SCALES
 from ._layers import REVERSE as REVERSE
 from ._layers import STATES as STATES
 from ._layers import Affine as Affine
@@ -29,20 +30,22 @@ from ._layers import Head as Head
 from ._layers import HeadKind as HeadKind
 from ._layers import IntArray as IntArray
 from ._layers import Layer as Layer
+from ._layers import Profile as Profile
 from ._layers import Scheme as Scheme
 from ._layers import check_array, check_scale, read_only
 from ._layers import view_scale as view_scale
 from .fixedpoint import ARITHMETIC_VERSION, STATE_SCALE
 
 Task = Literal["classification", "regression"]
-State: TypeAlias = Mapping[str, IntArray]  # int16 [hidden_size] by the names of QuantizedModel.states
+State: TypeAlias = Mapping[str, IntArray]  # [hidden_size] by the names of QuantizedModel.states
 
 
 class StateSpec(NamedTuple):
-    """An int16 state that a layer carries from step to step: how many values, of what scale."""
+    """A state that a layer carries from step to step: how many integers, of what scale and type."""
 
     size: int
     scale: float
+    dtype: type[np.int8] | type[np.int16] = np.int16
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,7 +53,8 @@ class QuantizedModel:
     """A network of integers: layers, head, input quantisation, labels and where it came from.
 
     input_mean and input_std (float32 [input_size]) normalise a real input before input_scale and input_zero_point
-    quantise it. Without a head (None) the output is the last layer's int16 hidden state at every step.
+    quantise it. Without a head (None) the output is the last layer's hidden state at every step: int16, but in the
+    profile tflite-lstm int8.
     Raises ValueError for anything that does not fit together or could overflow.
     """
 
@@ -87,6 +91,10 @@ class QuantizedModel:
             check_array(name, array, np.float32, 1)
             object.__setattr__(self, name, read_only(array))
         self._check_input_scales()
+        if len({layer.profile for layer in self.layers}) > 1:
+            raise ValueError("the layers are of different profiles")
+        if self.profile != "portable" and self.scheme != "w8a8":
+            raise ValueError(f"the profile {self.profile} has the scheme w8a8, not {self.scheme}")
         for index, layer in enumerate(self.layers):
             self._check_layer(index, layer)
         if self.head is not None:
@@ -133,6 +141,11 @@ class QuantizedModel:
         except ValueError as error:
             raise ValueError(f"{place}: {error}") from None
 
+    @property
+    def profile(self) -> Profile:
+        """By which arithmetic the layers are computed."""
+        return self.layers[0].profile
+
     @cached_property
     def input_size(self) -> int:
         return self.layers[0].input_size
@@ -157,11 +170,11 @@ class QuantizedModel:
 
     @property
     def output_dtype(self) -> type[np.int8] | type[np.int16]:
-        return np.int16 if self.head is None else np.int8
+        return np.int16 if self.head is None and self.profile == "portable" else np.int8
 
     @property
     def output_scale(self) -> float:
-        return STATE_SCALE if self.head is None else self.head.output_scale
+        return self._hidden_spec.scale if self.head is None else self.head.output_scale
 
     @property
     def input_limit(self) -> int:
@@ -182,28 +195,33 @@ class QuantizedModel:
 
         Those of a backward direction end in _reverse, as torch's weights do.
         """
+        h = self._hidden_spec
         return {
-            f"{name}_{index}{suffix}": StateSpec(
-                direction.hidden_size, STATE_SCALE if name == "h" else 2.0**-direction.cell_exponent
-            )
+            f"{name}_{index}{suffix}": h._replace(size=direction.hidden_size)
+            if name == "h"
+            else StateSpec(direction.hidden_size, 2.0**-direction.cell_exponent)
             for index, layer in enumerate(self.layers)
             for suffix, direction in zip(DIRECTION_SUFFIXES, layer.directions, strict=False)
             for name in STATES[layer.cell]
         }
 
+    @property
+    def _hidden_spec(self) -> StateSpec:
+        return StateSpec(0, STATE_SCALE) if self.profile == "portable" else StateSpec(0, self.view_scale, np.int8)
+
     def zero_state(self) -> State:
         """The state before the first step: zeros. Raises ValueError for a bidirectional model."""
         self.check_streaming()
-        return {name: np.zeros(spec.size, np.int16) for name, spec in self.states.items()}
+        return {name: np.zeros(spec.size, spec.dtype) for name, spec in self.states.items()}
 
     def check_state(self, state: State) -> None:
-        """Raise ValueError unless `state` is one to go on from: int16 arrays of the names and sizes of `states`."""
+        """Raise ValueError unless `state` is one to go on from: arrays of the names, types and sizes of `states`."""
         self.check_streaming()
         if not isinstance(state, Mapping) or set(state) != set(self.states):
             found = ", ".join(map(str, state)) if isinstance(state, Mapping) else type(state).__name__
             raise ValueError(f"the state must hold {', '.join(self.states)}, not {found}; see zero_state")
         for name, spec in self.states.items():
-            check_array(f"the state's {name}", state[name], np.int16, 1)
+            check_array(f"the state's {name}", state[name], spec.dtype, 1)
             if len(state[name]) != spec.size:
                 raise ValueError(f"the state's {name} has {len(state[name])} values, the model's {spec.size}")
 
@@ -260,6 +278,8 @@ class QuantizedModel:
     def fingerprint(self) -> str:
         """16 hexadecimal digits of all that decides which integers come out; exported files carry them too."""
         digest = hashlib.sha256(repr((self.arithmetic_version, self.scheme, self.input_zero_point)).encode())
+        if self.profile != "portable":
+            digest.update(self.profile.encode())
         directions = [direction for layer in self.layers for direction in layer.directions]
         affines = [affine for direction in directions for affine in (direction.input, direction.recurrent)]
         for one in directions:
