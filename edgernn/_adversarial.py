@@ -7,8 +7,9 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
+from ._tflite_lstm import OPERATOR_SCALE
 from .fixedpoint import MULTIPLIER_EXPONENT_MAX, MULTIPLIER_EXPONENT_MIN
-from .qmodel import CELL_EXPONENTS, Affine, FloatArray, IntArray, Layer, QuantizedModel
+from .qmodel import CELL_EXPONENTS, GATES, Affine, FloatArray, IntArray, Layer, QuantizedModel
 
 Named = list[tuple[str, IntArray]]
 _Floats = npt.NDArray[np.float64]
@@ -85,9 +86,23 @@ def _largest_weight(columns: int, limit: int) -> int:
     return max(1, min(127, 2**30 // (columns * limit)))
 
 
+def _for_operator(weight: _Floats, bias: _Floats, multiplier: _Floats, limit: int, recurrent: bool) -> _Map:
+    """The map as the profile tflite-lstm has it: one multiplier a gate, that fits the operator's 32 bits; no recurrent
+    bias, and no recurrent weight that leaves int16 by itself."""
+    largest = 0.99 * 2.0**30 / (np.abs(weight).sum(axis=1) * limit + np.abs(bias) + 1)
+    if recurrent:
+        bias = np.zeros_like(bias)
+        largest = np.minimum(largest, 0.99 * 2.0**15 / (np.abs(weight).max(axis=1) * limit + 1))
+    gates = np.minimum(multiplier, largest).reshape(len(GATES["lstm"]), -1)
+    return weight, bias, gates.min(axis=1).repeat(gates.shape[1])
+
+
 def _rebuild(model: QuantizedModel, kind: _Kind, rng: np.random.Generator) -> QuantizedModel:
-    def rebuilt(affine: Affine, limit: int) -> Affine:
-        weight, bias, multiplier = kind(rng, affine.rows, affine.columns, limit)
+    def rebuilt(affine: Affine, limit: int, recurrent: bool = False) -> Affine:
+        maps = kind(rng, affine.rows, affine.columns, limit)
+        if affine.output_scale == OPERATOR_SCALE:
+            maps = _for_operator(*maps, limit, recurrent)
+        weight, bias, multiplier = maps
         scale: FloatArray = (multiplier * affine.output_scale / affine.input_scale).astype(np.float32)
         return dataclasses.replace(
             affine, weight=weight.astype(np.int8), bias=bias.astype(np.int32), weight_scale=scale
@@ -97,7 +112,7 @@ def _rebuild(model: QuantizedModel, kind: _Kind, rng: np.random.Generator) -> Qu
         return dataclasses.replace(
             layer,
             input=rebuilt(layer.input, limit),
-            recurrent=rebuilt(layer.recurrent, model.view_limit),
+            recurrent=rebuilt(layer.recurrent, model.view_limit, recurrent=True),
             cell_exponent=int(rng.choice(CELL_EXPONENTS)) if layer.cell == "lstm" else 0,
             backward=layer.backward and rebuilt_layer(layer.backward, limit),
         )

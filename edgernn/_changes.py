@@ -12,6 +12,9 @@ from .qmodel import DIRECTION_NAMES, IntArray, QuantizedModel
 _CONTROL: Final = {".tflite": np.int32, ".onnx": np.int64}  # shapes, places, steps: what a graph does, not with what
 
 
+_BIAS: Final = ":b"  # what the name of a bias ends with, which is int32 in some operators
+
+
 @dataclass(frozen=True)
 class Change:
     """A constant that differs. harmless: any value may be run, as of a weight; others can crash or halt a runtime."""
@@ -27,7 +30,8 @@ def changes(model: QuantizedModel, found: Artifact, expected: Artifact, suffix: 
         for place in np.argwhere(new != old):
             index = tuple(int(number) for number in place)
             text = f"{name}{list(index)} is {new[index]} in place of {old[index]}{_meaning(model, old, index)}"
-            yield Change(text, old.dtype != _CONTROL[suffix] and not name.endswith(".scale"))
+            control = old.dtype == _CONTROL[suffix] and not name.endswith(_BIAS)
+            yield Change(text, not control and not name.endswith(".scale"))
 
 
 def _meaning(model: QuantizedModel, constant: IntArray, index: tuple[int, ...]) -> str:

@@ -10,6 +10,7 @@ from typing import Any, Final, Literal, TypeAlias, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from ._tflite_lstm import FLAVOURS, OPERATOR_SCALE, check_operator_range, operator_multipliers
 from .fixedpoint import PRE_ACTIVATION_SCALE, STATE_SCALE, STATE_VIEW_SCALE, quantize_multiplier
 
 IntArray: TypeAlias = npt.NDArray[np.signedinteger[Any]]
@@ -24,9 +25,11 @@ GATES: Final[dict[str, tuple[str, ...]]] = {"lstm": ("i", "f", "g", "o"), "gru":
 STATES: Final[dict[str, tuple[str, ...]]] = {"lstm": ("h", "c"), "gru": ("h",), "rnn": ("h",)}
 PROFILE_SCALES: Final[dict[Profile, float]] = {  # of pre-activations: the arithmetic of a layer shows in it
     "portable": PRE_ACTIVATION_SCALE,
-    "tflite-lstm": 2.0**-12,
+    "tflite-lstm": OPERATOR_SCALE,
 }
 CELL_EXPONENTS: Final = range(9, 16)  # the LSTM cell state's scale is 2^-9 .. 2^-15
+
+_OPERATOR_INPUT_LIMIT: Final = 128  # the largest magnitude of its int8 inputs and hidden states
 
 _PRE_ACTIVATION_SCALES: Final = {np.float32(scale): profile for profile, scale in PROFILE_SCALES.items()}
 
@@ -166,6 +169,12 @@ class Layer:
             scales = affine.weight_scale.reshape(len(self.gates), -1)
             if (scales != scales[:, :1]).any():
                 raise ValueError(f"{name}.weight_scale must be one for each gate in the profile tflite-lstm")
+            try:
+                for flavour in FLAVOURS:
+                    _, exponent = operator_multipliers(affine.input_scale, affine.weight_scale, flavour)
+                    check_operator_range(affine.accumulator_bound(_OPERATOR_INPUT_LIMIT), exponent)
+            except ValueError as error:
+                raise ValueError(f"{name}: {error}") from None
         if self.recurrent.bias.any():
             raise ValueError("the profile tflite-lstm has one bias: add the recurrent one to the input's")
 

@@ -94,15 +94,23 @@ class Result:
     skipped: str | None = None
 
 
+def reference(engine: Engine) -> Engine:
+    """The kernel as an engine is compared with it: in its flavour of the profile tflite-lstm."""
+    return replace(REFERENCE, flavour=engine.flavour)
+
+
 def targets(model: QuantizedModel, engines: Sequence[Engine], model_file: Path | None = None) -> list[Target]:
     """Every export beside the model's file that an engine reads; a fresh export for an engine without such a file.
 
     Raises ValueError when there is nothing to compare with the kernel.
     """
-    if all(engine is REFERENCE for engine in engines):
-        here = [name for name, engine in ENGINES.items() if engine is not REFERENCE and engine.missing() is None]
+    if all(engine is REFERENCE or engine.refusal(model) for engine in engines):
+        others = (engine for engine in ENGINES.values() if engine is not REFERENCE and engine.refusal(model) is None)
+        here = [engine.name for engine in others if engine.missing() is None]
         cure = f"name another engine: {', '.join(here)}" if here else f"install one: {ENGINES['litert'].missing()}"
-        raise ValueError(f"nothing to compare with: {REFERENCE.name} is the reference itself; {cure}")
+        refusals = [f"{one.refusal(model)}; " for one in engines if one.refusal(model)]
+        why = "".join(refusals) or f"{REFERENCE.name} is the reference itself; "
+        raise ValueError(f"nothing to compare with: {why}{cure}")
     found: list[Target] = []
     for engine in engines:
         if engine is not REFERENCE:
@@ -115,6 +123,8 @@ def targets(model: QuantizedModel, engines: Sequence[Engine], model_file: Path |
 
 def _files(engine: Engine, model: QuantizedModel, model_file: Path) -> Iterator[Target]:
     """The files beside the model that this engine reads."""
+    if engine.refusal(model) is not None:
+        return
     if isinstance(engine, EmulatedEngine):  # a source holds all forms that there are
         for source in exported_sources(engine, model_file):
             yield from (Target(engine, form, source) for form in engine.forms_of(model))

@@ -95,26 +95,38 @@ def rescale(v: Any, q31: Any, exponent: Any) -> Any:
 @_inlined
 def sigmoid(p: Any) -> Any:
     """Q0.15 sigmoid of the int16 pre-activation p (scale 1/3072), in [0, 32767]; within 1.1 LSB of the real value."""
-    magnitude = 4 * np.abs(p)
+    return interpolated_sigmoid(4 * p)
+
+
+@_inlined
+def interpolated_sigmoid(v: Any) -> Any:
+    """Q0.15 sigmoid of v / (24 * 512), |v| < 2^40."""
+    magnitude = np.abs(v)
     index = np.minimum(magnitude >> 9, 255)
     lower = SIGMOID_TABLE[index]
     upper = SIGMOID_TABLE[np.minimum(index + 1, 255)]
     positive = (lower << 9) + (magnitude & 511) * (upper - lower)
     positive = positive + (index > 254) * ((32767 << 10) - positive)
     mirrored = (1 << 25) - positive - 1
-    return (positive + (p < 0) * (mirrored - positive) + 512) >> 10
+    return (positive + (v < 0) * (mirrored - positive) + 512) >> 10
 
 
 @_inlined
 def tanh(p: Any) -> Any:
     """Q0.15 tanh of the int16 pre-activation p (scale 1/3072), in [-32768, 32767]; within 1.6 LSB of the real value."""
-    magnitude = 4 * np.abs(p)
+    return interpolated_tanh(4 * p)
+
+
+@_inlined
+def interpolated_tanh(v: Any) -> Any:
+    """Q0.15 tanh of v / (24 * 512), |v| < 2^40."""
+    magnitude = np.abs(v)
     index = np.minimum(magnitude >> 8, 255)
     lower = SIGMOID_TABLE[index]
     upper = SIGMOID_TABLE[np.minimum(index + 1, 255)]
     positive = (lower << 8) + (magnitude & 255) * (upper - lower)
     positive = positive + (index > 254) * ((65535 << 8) - positive) - (1 << 23)
-    return (positive + (p < 0) * (-positive - 1 - positive) + 128) >> 8
+    return (positive + (v < 0) * (-positive - 1 - positive) + 128) >> 8
 
 
 # ---- real multipliers as integers (done once, in Python) -------------------------------------------------------------

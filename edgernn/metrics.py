@@ -10,6 +10,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from ._tflite_lstm import FLAVOURS, Flavour
 from .data import Split
 from .qmodel import HeadKind, IntArray, QuantizedModel, Task
 
@@ -24,14 +25,16 @@ def unwatched(done: int, total: int) -> None:
     """The `Progress` that nobody looks at."""
 
 
-def evaluate(model: QuantizedModel, split: Split, progress: Progress = unwatched) -> Metrics:
+def evaluate(
+    model: QuantizedModel, split: Split, progress: Progress = unwatched, flavour: Flavour = "litert"
+) -> Metrics:
     """The metrics of the integers that `firmware_sim` computes on `split`, on all cores, without torch.
 
     They count all sequences (head last) or all valid steps (head steps). Classification: accuracy, macro_f1, and f1 by
     class (None for one that neither occurs nor is predicted; such classes do not enter macro_f1). Regression: mae and
     rmse in the target's units. Both: loss (cross-entropy in nats, or the mean squared error) and count. Progress counts
-    sequences. Raises ValueError when the split's channels, targets or labels do not fit the model, and for a model
-    without a head.
+    sequences. flavour: of the profile tflite-lstm, as `run_batch` takes it. Raises ValueError when the split's
+    channels, targets or labels do not fit the model, and for a model without a head.
     """
     from .firmware_sim import batch_pieces, in_order, run_batch  # Numba and its kernels: only where integers are needed
 
@@ -40,10 +43,19 @@ def evaluate(model: QuantizedModel, split: Split, progress: Progress = unwatched
     check_targets(split, model.task, model.head.kind, model.output_size)
 
     def run(piece: slice) -> IntArray:
-        return run_batch(model, model.quantize_input(split.x[piece]), split.lengths[piece])
+        return run_batch(model, model.quantize_input(split.x[piece]), split.lengths[piece], flavour)
 
     with closing(in_order(run, batch_pieces(*split.x.shape[:2]))) as outputs:  # its threads end here, however it ends
         return measure(map(model.dequantize_output, outputs), split, model.task, model.head.kind, progress)
+
+
+def evaluate_integers(
+    model: QuantizedModel, split: Split, name: str, progress: Progress = unwatched
+) -> dict[str, Metrics]:
+    """`evaluate` under `name`; in the profile tflite-lstm once for each flavour, under name_litert, name_tflm, .."""
+    if model.profile == "portable":
+        return {name: evaluate(model, split, progress)}
+    return {f"{name}_{flavour}": evaluate(model, split, progress, flavour) for flavour in FLAVOURS}
 
 
 def measure(

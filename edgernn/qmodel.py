@@ -141,7 +141,7 @@ class QuantizedModel:
         except ValueError as error:
             raise ValueError(f"{place}: {error}") from None
 
-    @property
+    @cached_property
     def profile(self) -> Profile:
         """By which arithmetic the layers are computed."""
         return self.layers[0].profile

@@ -195,12 +195,15 @@ def _count(model: QuantizedModel, core: Core, steps: int, x: IntArray) -> _Measu
     ram, tables = sizes.state + sizes.data + sizes.zeros, sizes.tables + sizes.data
     memory = Memory(ram, counts.stack, sizes.code, tables, _work(_network(model, core), steps))
     how = f"instructions counted in {len(x)} emulated steps, exact"
-    return _Measured(tuple(parts), memory, 0.0, np.array_equal(counts.outputs, run(model, x)[0]), how)
+    equal = np.array_equal(counts.outputs, run(model, x, flavour="cmsis")[0])
+    return _Measured(tuple(parts), memory, 0.0, equal, how)
 
 
 def _estimate(model: QuantizedModel, core: Core, steps: int) -> _Measured:
     from .firmware_sim.cycles.fitted import estimate
 
+    if model.profile != "portable":
+        raise ValueError(f"there are no formulas for the profile {model.profile}: {missing(core.name) or 'count it'}")
     found, network = estimate(model, core.name), _network(model, core)
     work = _work(network, steps)
     memory = Memory(network.state_bytes, found.stack, found.code, _table_bytes(network), work)

@@ -4,7 +4,7 @@ Exported files are run as they are, and compared with a fresh export: a changed 
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
@@ -24,7 +24,9 @@ from ._targets import SLOW_SEQUENCES as SLOW_SEQUENCES
 from ._targets import SLOW_STEPS as SLOW_STEPS
 from ._targets import Result as Result
 from ._targets import Target as Target
+from ._targets import reference
 from ._targets import targets as targets
+from ._tflite_lstm import Flavour
 from .engines import EmulatedEngine, Engine
 from .qmodel import IntArray, QuantizedModel
 
@@ -58,8 +60,35 @@ def verify(model: QuantizedModel, chosen: Sequence[Target], sequences: Named, se
                 found = [_guarded(_compare, other, fresh, inputs, name) for name, other, inputs in given]
                 yield _merge(found, fresh.result("hidden states, adversarial models").model)
         else:
-            together = Target(engine, "sequence", batch=SLOW_SEQUENCES if engine.slow else len(own))
-            yield _merge([_guarded(_compare, part, together, own, name) for name, part in whole], "a padded batch")
+            if engine.takes_batches(model):
+                together = Target(engine, "sequence", batch=SLOW_SEQUENCES if engine.slow else len(own))
+                yield _merge([_guarded(_compare, part, together, own, name) for name, part in whole], "a padded batch")
+
+
+@dataclass(frozen=True)
+class FlavourDifference:
+    """How far two flavours of the profile tflite-lstm are apart: of `integers` hidden states, `differences` differ, by
+    `largest` at most."""
+
+    flavours: tuple[Flavour, Flavour]
+    integers: int
+    differences: int
+    largest: int
+
+
+def flavour_differences(model: QuantizedModel, sequences: Named) -> list[FlavourDifference]:
+    """The kernel's flavours against each other, over the last layer's hidden states at every step of these sequences;
+    nothing for the portable profile, which has one arithmetic."""
+    if model.profile == "portable":
+        return []
+    hidden = model.without_head()
+    found = []
+    for pair in (("litert", "tflm"), ("tflm", "cmsis")):
+        kernels = [replace(REFERENCE, flavour=flavour).open(hidden) for flavour in pair]
+        apart = [np.abs(kernels[0](x).astype(np.int64) - kernels[1](x)) for _, x in sequences]
+        sizes, counts = sum(one.size for one in apart), sum(int(np.count_nonzero(one)) for one in apart)
+        found.append(FlavourDifference(pair, sizes, counts, max(int(one.max()) for one in apart)))
+    return found
 
 
 _Compare = Callable[[QuantizedModel, Target, Named, str], Result]
@@ -81,9 +110,8 @@ def _compare_file(model: QuantizedModel, target: Target, sequences: Named, name:
     """Check the file as it lies there. One whose graph is not this model's is not run: runtimes can crash on it."""
     assert target.path is not None
     if target.form not in target.engine.forms_of(model):
-        problem = (
-            f"{target.path.name} is of another model: a bidirectional one has no form {target.form}; delete the file"
-        )
+        kind = "a bidirectional one" if model.bidirectional else f"one of the profile {model.profile}"
+        problem = f"{target.path.name} is of another model: {kind} has no form {target.form}; delete the file"
         return target.failed(name, problem)
     if isinstance(target.engine, EmulatedEngine):
         return _compare_source(model, target, target.engine, sequences, name)
@@ -149,21 +177,23 @@ def _compare(
 
 
 def _one_by_one(model: QuantizedModel, target: Target, sequences: Named, content: bytes | None) -> Iterator[_Answer]:
-    session, reference = target.open(model, content), REFERENCE.open(model)
+    session, kernel = target.open(model, content), reference(target.engine)
+    expected = kernel.open(model)
     entire = model.every_step or target.steps is not None
 
     def locate(name: str, x: IntArray, explain: bool) -> tuple[Difference, str]:
-        first = first_difference(reference, session, name, x, entire=entire)
+        first = first_difference(expected, session, name, x, entire=entire)
         prefix = x if entire else x[: first.step + 1]
-        return first, cause(model, REFERENCE.open, target.open, prefix) if explain else ""
+        return first, cause(model, kernel.open, target.open, prefix) if explain else ""
 
     for name, x in sequences:
-        yield 1, reference(x), session(x), partial(locate, name, x)
+        yield 1, expected(x), session(x), partial(locate, name, x)
 
 
 def _in_batches(model: QuantizedModel, target: Target, sequences: Named, content: bytes | None) -> Iterator[_Answer]:
     """`target.batch` sequences at once, padded with what must not matter."""
-    session, reference = target.engine.open_batch(model, content), REFERENCE.open_batch(model)
+    session, kernel = target.engine.open_batch(model, content), reference(target.engine)
+    answers = kernel.open_batch(model)
 
     def locate(
         names: list[str], x: IntArray, lengths: IntArray, expected: IntArray, found: IntArray, explain: bool
@@ -174,10 +204,10 @@ def _in_batches(model: QuantizedModel, target: Target, sequences: Named, content
         def row_of(engine: Engine) -> Opener:
             return lambda model: lambda _: engine.open_batch(model)(x, lengths)[row]
 
-        return first, cause(model, row_of(REFERENCE), row_of(target.engine), x[row]) if explain else ""
+        return first, cause(model, row_of(kernel), row_of(target.engine), x[row]) if explain else ""
 
     for names, x, lengths in _batches(target, sequences):
-        expected, found = reference(x, lengths), session(x, lengths)
+        expected, found = answers(x, lengths), session(x, lengths)
         yield len(names), expected, found, partial(locate, names, x, lengths, expected, found)
 
 

@@ -1,13 +1,15 @@
 """A model made ready for the kernels: its packed integers, and the memory that a call works in."""
 
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, cast
 from weakref import WeakKeyDictionary
 
 import numpy as np
 
+from .._tflite_lstm import Flavour, check_flavour
 from ..qmodel import DIRECTION_SUFFIXES, IntArray, QuantizedModel, State
 from ._affine import Array
 from ._kernels import Kernels, Readable, fastest_kernels
+from ._operator import Operator
 
 
 class _Direction(NamedTuple):
@@ -24,9 +26,11 @@ class _Direction(NamedTuple):
 class _Plan:
     """What all networks of a model share."""
 
-    def __init__(self, model: QuantizedModel, readable: bool) -> None:
-        self.kernels: Kernels = Readable(model) if readable else fastest_kernels(model)
-        self.states = [(name, spec.size) for name, spec in model.states.items()]
+    def __init__(self, model: QuantizedModel, kernels: Kernels) -> None:
+        self.kernels = kernels
+        self.states = [(name, spec.size, np.dtype(spec.dtype)) for name, spec in model.states.items()]
+        self.hidden_dtype = np.dtype(next(iter(model.states.values())).dtype)
+        self.no_hidden = _NO_OUTPUT[self.hidden_dtype]
         self.streams = not model.bidirectional
         self.input_columns = self.kernels.columns(model.input_size)
         self.dtype = np.dtype(model.input_dtype)
@@ -42,15 +46,24 @@ class _Plan:
                 self.directions.append(_Direction(index, suffix != "", f"h_{index}{suffix}", c, *columns))
 
 
-_plans: Final[tuple[WeakKeyDictionary[QuantizedModel, _Plan], ...]] = WeakKeyDictionary(), WeakKeyDictionary()
+_plans: Final[WeakKeyDictionary[QuantizedModel, dict[str, _Plan]]] = WeakKeyDictionary()
 
 
-def _plan(model: QuantizedModel, readable: bool) -> _Plan:
-    plans = _plans[readable]
-    plan = plans.get(model)
+def _plan(model: QuantizedModel, kind: str) -> _Plan:
+    """kind: a flavour of the profile tflite-lstm, else "fastest" or "readable"."""
+    plans = _plans.get(model)
+    if plans is None:
+        plans = _plans[model] = {}
+    plan = plans.get(kind)
     if plan is None:
-        plan = plans[model] = _Plan(model, readable)
+        plan = plans[kind] = _Plan(model, _kernels(model, kind))
     return plan
+
+
+def _kernels(model: QuantizedModel, kind: str) -> Kernels:
+    if kind == "readable":
+        return Readable(model)
+    return fastest_kernels(model) if kind == "fastest" else Operator(model, cast(Flavour, kind))
 
 
 _INT8: Final = np.dtype(np.int8)  # what zeros() would make of the type in every call
@@ -62,13 +75,17 @@ _NO_OUTPUT: Final[dict[Any, Array]] = {dtype: np.empty((0, 0, 0), dtype) for dty
 class Network:
     """Runs `batch` sequences at once; keeps their state, at first zero, between calls.
 
-    A bidirectional model is run once, from the state zero. readable: with the readable kernels.
+    A bidirectional model is run once, from the state zero. readable: with the readable kernels. flavour: of the profile
+    tflite-lstm; the portable profile has one arithmetic. Raises ValueError for an unknown flavour.
     """
 
-    def __init__(self, model: QuantizedModel, batch: int, *, readable: bool = False) -> None:
+    def __init__(
+        self, model: QuantizedModel, batch: int, *, readable: bool = False, flavour: Flavour = "litert"
+    ) -> None:
+        check_flavour(flavour)
         self._model = model
-        self._plan = _plan(model, readable)
-        self._states = {name: np.zeros((batch, size), _INT16) for name, size in self._plan.states}
+        self._plan = _plan(model, flavour if model.profile == "tflite-lstm" else "readable" if readable else "fastest")
+        self._states = {name: np.zeros((batch, size), dtype) for name, size, dtype in self._plan.states}
 
     def state(self) -> State:
         """The first sequence's state, which the next call changes; of a bidirectional model, which cannot go on from
@@ -90,7 +107,9 @@ class Network:
         for layer, backward, h, c, hidden_columns, view_columns in plan.directions:
             if not backward:  # a layer begins, which reads what the one before wrote
                 operand = views
-                hidden = np.zeros((batch, time, hidden_columns), _INT16) if hidden_columns else _NO_OUTPUT[_INT16]
+                hidden = (
+                    np.zeros((batch, time, hidden_columns), plan.hidden_dtype) if hidden_columns else plan.no_hidden
+                )
                 views = np.zeros((batch, time, view_columns), plan.dtype) if view_columns else _NO_OUTPUT[plan.dtype]
             cell_state = self._states[c] if c else _NO_STATE
             counters = saturation[layer] if saturation else None

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from .._tflite_lstm import Flavour
 from ..qmodel import IntArray, QuantizedModel, check_lengths
 from ._inference import batch_pieces
 from ._network import Network
@@ -25,13 +26,15 @@ class Saturation:
     layers: tuple[Mapping[str, int], ...]
 
 
-def count_saturation(model: QuantizedModel, x: IntArray, lengths: npt.ArrayLike | None = None) -> Saturation:
+def count_saturation(
+    model: QuantizedModel, x: IntArray, lengths: npt.ArrayLike | None = None, flavour: Flavour = "litert"
+) -> Saturation:
     """Run x [batch, time, input_size] as `run_batch` does, and count the limits met. Raises ValueError as it does."""
     x = model.check_input(x, ("batch", "time", "input_size"))
     valid = check_lengths(lengths, len(x), x.shape[1])
     counters = [np.zeros(len(layer.gates) + 2, np.int64) for layer in model.layers]
     for piece in batch_pieces(*x.shape[:2]):
-        Network(model, len(x[piece]), readable=True).run(x[piece], valid[piece], counters)
+        Network(model, len(x[piece]), readable=True, flavour=flavour).run(x[piece], valid[piece], counters)
     limits = np.iinfo(model.input_dtype)
     at_limit = ((x == limits.min) | (x == limits.max)).sum(axis=2)
     is_valid = np.arange(x.shape[1]) < valid[:, np.newaxis]

@@ -6,8 +6,20 @@ from typing import Literal
 
 import numpy as np
 
-from edgernn.fixedpoint import PRE_ACTIVATION_SCALE, STATE_SCALE, STATE_VIEW_SCALE
-from edgernn.qmodel import GATES, Affine, Cell, Head, HeadKind, IntArray, Layer, QuantizedModel, Scheme
+from edgernn.fixedpoint import STATE_SCALE, STATE_VIEW_SCALE
+from edgernn.qmodel import (
+    GATES,
+    PROFILE_SCALES,
+    Affine,
+    Cell,
+    Head,
+    HeadKind,
+    IntArray,
+    Layer,
+    Profile,
+    QuantizedModel,
+    Scheme,
+)
 
 Variant = Literal["lstm", "gru", "gru_before", "rnn"]
 VARIANTS: tuple[Variant, ...] = ("lstm", "gru", "gru_before", "rnn")
@@ -45,10 +57,12 @@ def random_model(
     bidirectional: bool = False,
     per_tensor: bool = False,
     input_zero_point: int | None = None,
+    profile: Profile = "portable",
 ) -> QuantizedModel:
     """A model with random integers; `saturating` makes gates and states run into their limits all the time.
 
     per_tensor: one weight scale a matrix, the largest of its rows'. input_zero_point: of w8a8 (a random one if None).
+    profile: tflite-lstm (of an LSTM) has one weight scale a gate.
     """
     rng = np.random.default_rng(seed)
     gain = 40.0 if saturating else float(10 ** rng.uniform(-0.5, 0.6))
@@ -64,12 +78,14 @@ def random_model(
             return made
         return dataclasses.replace(made, weight_scale=np.full_like(made.weight_scale, made.weight_scale.max()))
 
+    def gates(columns: int, scale: float) -> Affine:
+        return affine(len(GATES[kind]) * hidden, columns, scale, PROFILE_SCALES[profile], gain)
+
     def direction(columns: int, scale: float, backward: Layer | None = None) -> Layer:
-        rows = len(GATES[kind]) * hidden
+        maps = gates(columns, scale), gates(hidden, view_scale)
         return Layer(
             kind,
-            affine(rows, columns, scale, PRE_ACTIVATION_SCALE, gain),
-            affine(rows, hidden, view_scale, PRE_ACTIVATION_SCALE, gain),
+            *(maps if profile == "portable" else as_operator(*maps)),
             reset_after=cell != "gru_before",
             cell_exponent=int(rng.integers(9, 16)) if kind == "lstm" else 0,
             backward=backward,
@@ -92,6 +108,20 @@ def random_model(
         scheme=scheme,
         labels=tuple(f"class {i}" for i in range(output_size)) if head else (),
     )
+
+
+def as_operator(inputs: Affine, recurrent: Affine) -> tuple[Affine, Affine]:
+    """Both maps as the profile tflite-lstm wants them: one weight scale a gate, its rows' median, one bias, and no
+    multiplier or recurrent weight that the operator or its exporter refuses."""
+
+    def per_gate(affine: Affine, largest: float) -> Affine:
+        scales = np.minimum(np.median(affine.weight_scale.reshape(4, -1), axis=1), largest).astype(np.float32)
+        return dataclasses.replace(affine, weight_scale=scales.repeat(affine.rows // 4))
+
+    bound = int(inputs.accumulator_bound(128).max())
+    inputs = per_gate(inputs, 2.0**30 / bound * inputs.output_scale / inputs.input_scale)
+    recurrent = dataclasses.replace(recurrent, bias=np.zeros_like(recurrent.bias))
+    return inputs, per_gate(recurrent, 7.9 / 127)
 
 
 def with_directions(model: QuantizedModel, both: Sequence[bool]) -> QuantizedModel:

@@ -53,21 +53,28 @@ def requantize(acc: int, m: Fraction) -> int:
 
 
 def sigmoid(p: int) -> int:
-    magnitude = abs(p) * 4
-    index, rest = divmod(magnitude, 512)
+    return sigmoid_at(4 * p)
+
+
+def sigmoid_at(position: int) -> int:
+    """At a position in the table, in steps of 1/512 of an entry."""
+    index, rest = divmod(abs(position), 512)
     table = 0x7FFF << 10
     if index < 255:
         table = SIGMOID_TABLE[index] * 512 + rest * (SIGMOID_TABLE[index + 1] - SIGMOID_TABLE[index])
-    return (table + 512) >> 10 if p >= 0 else (2**25 - table + 511) >> 10
+    return (table + 512) >> 10 if position >= 0 else (2**25 - table + 511) >> 10
 
 
 def tanh(p: int) -> int:
-    magnitude = abs(p) * 4
-    index, rest = divmod(magnitude, 256)
+    return tanh_at(4 * p)
+
+
+def tanh_at(position: int) -> int:
+    index, rest = divmod(abs(position), 256)
     table = 0xFFFF << 8
     if index < 255:
         table = SIGMOID_TABLE[index] * 256 + rest * (SIGMOID_TABLE[index + 1] - SIGMOID_TABLE[index])
-    return (table - 2**23 + 128) >> 8 if p >= 0 else (-table + 2**23 + 127) >> 8
+    return (table - 2**23 + 128) >> 8 if position >= 0 else (-table + 2**23 + 127) >> 8
 
 
 def f32(v: float) -> Fraction:

@@ -9,7 +9,18 @@ import pytest
 from edgernn.export.c.layouts import LAYOUTS
 from edgernn.export.c.source import array_text, kernel
 from edgernn.export.c.tables import tables
-from edgernn.fixedpoint import cell_rescale, quantize_multiplier, requantize, rescale, round_shift, sat8, sigmoid, tanh
+from edgernn.fixedpoint import (
+    cell_rescale,
+    interpolated_sigmoid,
+    interpolated_tanh,
+    quantize_multiplier,
+    requantize,
+    rescale,
+    round_shift,
+    sat8,
+    sigmoid,
+    tanh,
+)
 from edgernn.qmodel import CELL_EXPONENTS
 
 from .boundaries import boundary_values
@@ -24,6 +35,16 @@ void many_tanh(const int32_t *p, int32_t *y, int n);
 void many_view(const int32_t *h, int32_t *y, int n);
 void many_cell(const int32_t *c, int32_t *y, int n, int exponent);
 void many_general(const int32_t *acc, int32_t *y, int n, int32_t packed);
+void many_fine_sigmoid(const int32_t *v, int32_t *y, int n);
+void many_fine_tanh(const int32_t *v, int32_t *y, int n);
+void many_fine_sigmoid(const int32_t *v, int32_t *y, int n) {
+  int i;
+  for (i = 0; i < n; i++) y[i] = ern_scale(ern_fine_sigmoid(v[i]), 32767, 15);
+}
+void many_fine_tanh(const int32_t *v, int32_t *y, int n) {
+  int i;
+  for (i = 0; i < n; i++) y[i] = ern_fine_tanh(v[i]);
+}
 void many_scale(const int32_t *p, const int32_t *v, int32_t *y, int n, int e) {
   int i;
   for (i = 0; i < n; i++) y[i] = ern_scale(ern_sigmoid(p[i]), v[i], e);
@@ -90,6 +111,15 @@ def test_a_gate_times_a_value(primitives: Primitives, e: int) -> None:
 
 def test_tanh(primitives: Primitives) -> None:
     assert np.array_equal(primitives.call("tanh", SUMS), tanh(np.clip(SUMS, -32768, 32767)))
+
+
+def test_positions_in_the_table(primitives: Primitives) -> None:
+    """Of the profile tflite-lstm: three times an int16, for tanh of a cell state eight times that."""
+    v = 3 * INT16
+    assert np.array_equal(primitives.call("fine_sigmoid", v), round_shift(interpolated_sigmoid(v) * 32767, 15))
+    v = np.arange(-70000, 70000)
+    assert np.array_equal(primitives.call("fine_tanh", v), interpolated_tanh(v))
+    assert np.array_equal(primitives.call("fine_tanh", 24 * INT16), interpolated_tanh(24 * INT16))
 
 
 def test_the_view_of_a_state(primitives: Primitives) -> None:

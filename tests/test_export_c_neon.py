@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from edgernn._tflite_lstm import table_sigmoid, table_tanh
 from edgernn.export import to_c
 from edgernn.export.c.layouts import LAYOUTS
 from edgernn.export.c.source import array_text, kernel
@@ -90,7 +91,7 @@ def primitives(folder: Path, body: str) -> bytes:
         "#define ERN_W8A16 0",
         kernel("common.h"),
         *(array_text(name, "uint32_t", values) for name, values in tables(layout.table).items()),
-        *(kernel(file) for file in layout.kernels),
+        *(kernel(file) for file in (*layout.kernels, "cells.h", *layout.operator)),
         MAP,
         body,
         "  (void)view;\n  (void)out;\n  return 0;\n}\n",
@@ -105,6 +106,8 @@ def test_functions_of_every_value(tmp_path: Path) -> None:
     wanted = {"ern_sigmoid(v)": sigmoid(INT16), "ern_tanh(v)": tanh(INT16)}
     for exponent in CELL_EXPONENTS:
         wanted[f"ern_tanh(ern_preactivation(v, {exponent}))"] = tanh(rescale(INT16, *cell_rescale(exponent)))
+        wanted[f"ern_tanh_of_cell(v, {exponent})"] = table_tanh(INT16, exponent)
+    wanted |= {"ern_operator_sigmoid(v)": table_sigmoid(INT16), "ern_operator_tanh(v)": table_tanh(INT16)}
     for gate, e in ((1, 15), (16384, 15), (32767, 15), (32767, 16), (16385, 18), (255, 21)):
         wanted[f"ern_scale(vdup_n_s16({gate}), v, {e})"] = sat16(round_shift(gate * INT16, e))
     body = "".join(f"  ALL({expression});\n" for expression in wanted)

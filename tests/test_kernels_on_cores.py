@@ -10,6 +10,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from edgernn._tflite_lstm import table_sigmoid, table_tanh
 from edgernn.export import to_c
 from edgernn.export.c import TARGETS
 from edgernn.export.c.layouts import LAYOUTS
@@ -78,7 +79,7 @@ def computed(core: str, statements: Sequence[str], a: IntArray, b: IntArray) -> 
         "#define ERN_INPUT 16",
         kernel("common.h"),
         *(array_text(name, f"{values.dtype}_t", values) for name, values in tables(layout.table).items()),
-        *(kernel(file) for file in (*layout.kernels, "cells.h")),
+        *(kernel(file) for file in (*layout.kernels, "cells.h", *layout.operator)),
         _STEP.format(group=GROUP, body="\n    ".join(body)),
     ]
     header = _HEADER.format(inputs=2 * GROUP, outputs=len(statements) * GROUP)
@@ -130,6 +131,20 @@ def test_cell_states_and_views(core: str) -> None:
         assert np.array_equal(row, sat8(round_shift(INT16, 8)))
     for row, exponent in zip(found[2:], CELL_EXPONENTS, strict=True):
         assert np.array_equal(row, tanh(sat16(rescale(INT16, *cell_rescale(exponent))))), exponent
+
+
+@FAST
+def test_functions_of_the_profile_tflite_lstm(core: str) -> None:
+    """The same of values in Q3.12, tanh of a cell state of every scale, and the hidden state's bytes."""
+    constant = "static const int16_t v[8] = {32767, 32767, 32767, 32767, 32767, 32767, 32767, 32767};"
+    byte = "int8_t bytes[8]; int k; ern_store_byte(bytes, a); for (k = 0; k < ERN_LANES; k++) to[k] = bytes[k];"
+    gate = constant + stored("ern_scale(ern_operator_sigmoid(a), ern_load(v), 15)")
+    cells = [stored(f"ern_tanh_of_cell(a, {exponent})") for exponent in CELL_EXPONENTS]
+    found = computed(core, [gate, stored("ern_operator_tanh(a)"), byte, *cells], INT16, np.array(0))
+    wanted = [round_shift(table_sigmoid(INT16) * 32767, 15), table_tanh(INT16), sat8(INT16)]
+    wanted += [table_tanh(INT16, exponent) for exponent in CELL_EXPONENTS]
+    for number, (row, values) in enumerate(zip(found, wanted, strict=True)):
+        assert np.array_equal(row, values), number
 
 
 # ---- cells -----------------------------------------------------------------------------------------------------------

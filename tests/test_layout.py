@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parents[1]
 LINKS = ("export", "firmware_sim")  # folders at the top that are edgernn.export and edgernn.firmware_sim
 PACKAGE_FOLDERS = ("edgernn", *LINKS)
 
-FOUNDATION = {"fixedpoint", "qmodel", "floatmodel", "_files", "_ernn", "_sigmoid_table"}
+FOUNDATION = {"fixedpoint", "qmodel", "floatmodel", "_files", "_ernn", "_sigmoid_table", "_tflite_lstm"}
 RUNTIMES = {"ai_edge_litert", "onnx", "onnxruntime", "tflite_micro", "tflite_runtime", "torch"}
 TORCH_ROOMS = {"nn", "quantize", "prune", "train"}
 
@@ -34,8 +34,9 @@ class Rule:
 RULES = {
     "_sigmoid_table": Rule(set(), set()),
     "fixedpoint": Rule({"_sigmoid_table"}, {"numpy", "numba"}),
+    "_tflite_lstm": Rule({"fixedpoint"}, {"numpy"}),
     "_files": Rule(set(), {"numpy", "safetensors"}),
-    "_layers": Rule({"fixedpoint"}, {"numpy"}),
+    "_layers": Rule({"fixedpoint", "_tflite_lstm"}, {"numpy"}),
     "_interface": Rule({"_layers", "qmodel"}, {"numpy"}),
     "qmodel": Rule({"fixedpoint", "_interface", "_layers", "_ernn"}, {"numpy"}),
     "_ernn": Rule({"fixedpoint", "qmodel", "_files"}, {"numpy"}),
@@ -49,13 +50,14 @@ RULES = {
     "prune": Rule({"nn"}, {"numpy", "torch"}),
     "train": Rule(FOUNDATION | {"nn", "quantize", "prune", "data", "metrics"}, {"numpy", "torch", "tqdm"}),
     "_artifacts": Rule({"_files", "export"}, {"numpy", "onnx"}),
-    "_adversarial": Rule({"fixedpoint", "qmodel"}, {"numpy"}),
+    "_adversarial": Rule({"fixedpoint", "_tflite_lstm", "qmodel"}, {"numpy"}),
     "engines": Rule(FOUNDATION | {"export", "firmware_sim", "_artifacts"}, {"numpy"} | RUNTIMES - {"torch"}),
     "_changes": Rule({"_artifacts", "qmodel"}, {"numpy"}),
     "_places": Rule({"engines", "qmodel"}, {"numpy"}),
     "_targets": Rule({"_adversarial", "_places", "_sources", "engines", "qmodel"}, {"numpy"}),
     "verify": Rule(
-        {"_adversarial", "_artifacts", "_changes", "_files", "_places", "_sources", "_targets", "engines", "qmodel"},
+        {"_adversarial", "_artifacts", "_changes", "_files", "_places", "_sources", "_targets", "engines", "qmodel"}
+        | {"_tflite_lstm"},
         {"numpy"},
     ),
     "_sources": Rule({"_artifacts", "_files", "engines", "qmodel"}, {"numpy"}),

@@ -100,4 +100,4 @@ def _vectors(model: "QuantizedModel") -> "tuple[IntArray, IntArray]":
         shape = (_VECTOR_STEPS, model.input_size)
         drawn = np.random.default_rng(0).integers(-model.input_limit, model.input_limit, shape)
         x = drawn.astype(model.input_dtype)
-    return x, run(model, x)[0]
+    return x, run(model, x, flavour="cmsis")[0]

@@ -77,6 +77,11 @@ def add_data(parser: argparse.ArgumentParser, why: str, *, required: bool = Fals
     parser.add_argument("--data", metavar="NAME|PATH", required=required, help=why)
 
 
+def add_profile(parser: argparse.ArgumentParser) -> None:
+    text = "arithmetic of the integers: edgernn's own, or that of TensorFlow Lite's LSTM operator (default portable)"
+    parser.add_argument("--profile", choices=("portable", "tflite-lstm"), default="portable", help=text)
+
+
 def add_seed(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=seed, default=0, help="seed of everything random (default 0)")
 

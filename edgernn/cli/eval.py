@@ -21,7 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from ..engines import missing
-    from ..metrics import evaluate
+    from ..metrics import evaluate_integers
     from ..qmodel import QuantizedModel
     from ._models import float_file, headline, require_dataset
 
@@ -32,12 +32,12 @@ def run(args: argparse.Namespace) -> int:
     absent = {} if cure is None else {"torch": cure}
     measured = {} if path is None or absent else _in_torch(args, path, dataset)
     with progress(args, "sequence") as report:
-        measured["integers"] = evaluate(quantized, dataset.test, report)
+        measured |= evaluate_integers(quantized, dataset.test, "integers", report)
 
     first, show = headline(quantized.task)
     metrics = ("accuracy", "macro_f1", "loss") if quantized.task == "classification" else ("mae", "rmse", "loss")
     rows = [
-        (name, *(show(values[metric]) if metric == first else values[metric] for metric in metrics))
+        (name.replace("_", " "), *(show(values[metric]) if metric == first else values[metric] for metric in metrics))
         for name, values in measured.items()
     ]
     lines = [table((f"test part of {dataset.name}", *metrics), rows)]

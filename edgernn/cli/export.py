@@ -18,6 +18,7 @@ FORMATS = ("tflite", "onnx", "c")
 USUAL_FORMATS = ("tflite", "onnx")
 FORMS = ("sequence", "step", "stream")
 USUAL_FORMS = ("sequence", "step")
+USUAL_FORMS_OF = {"portable": USUAL_FORMS, "tflite-lstm": ("sequence", "stream")}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -58,7 +59,10 @@ def run(args: argparse.Namespace) -> int:
     firmware.check(args)
     notes = _check_forms(args)
     model = QuantizedModel.load(args.model)
-    args.form = args.form or (USUAL_FORMS[:1] if model.bidirectional else USUAL_FORMS)
+    if model.profile == "tflite-lstm" and args.format == USUAL_FORMATS:
+        args.format = USUAL_FORMATS[:1]
+    args.form = args.form or (USUAL_FORMS[:1] if model.bidirectional else USUAL_FORMS_OF[model.profile])
+    notes += _about_operators(model, args)
     folder = args.output or args.model.parent
     path, about_float = float_file(args.model, model) if "onnx" in args.format else (None, [])
     notes += about_float
@@ -99,6 +103,27 @@ def _exports(model: "QuantizedModel", path: Path | None, args: argparse.Namespac
         yield f"{args.model.stem}_weights.onnx", export.to_onnx(model, weights_only=True)
         if path is not None:
             yield f"{args.model.stem}_float.onnx", export.float_to_onnx(FloatModel.load(path))
+
+
+def _about_operators(model: "QuantizedModel", args: argparse.Namespace) -> list[str]:
+    """What TensorFlow Lite's own LSTM operator does that its user must know of."""
+    from ..export.tflite.operators import INT16_REACH, recurrent_reach
+
+    if model.profile != "tflite-lstm" or "tflite" not in args.format:
+        return []
+    notes = ["sequence: the operator goes on from the states of the sequence before: reset the interpreter's variables"]
+    if "stream" in args.form:
+        notes.append(
+            "stream: not for TensorFlow Lite Micro with CMSIS-NN's kernels, which lose the states after every call: "
+            "take the profile portable and its form step there"
+        )
+    place, reach = recurrent_reach(model)
+    if reach > INT16_REACH:
+        notes.append(
+            f"{place}: the recurrent term can reach {reach:.1f}, more than the 8 that int16 holds: where it does, "
+            "TensorFlow Lite Micro's own kernels and CMSIS-NN's differ (edgernn verify counts how often)"
+        )
+    return notes
 
 
 def _check(chosen: tuple[str, ...], known: tuple[str, ...], what: str) -> None:

@@ -41,11 +41,14 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _quantized(args: argparse.Namespace) -> tuple[str, dict[str, Any]]:
+    import numpy as np
+
     from ..qmodel import QuantizedModel
 
     model = QuantizedModel.load(args.model)
     maps = list(_maps(model))
     facts = {
+        "profile": model.profile,
         "scheme": model.scheme,
         "bidirectional": model.bidirectional,
         "task": model.task,
@@ -56,7 +59,7 @@ def _quantized(args: argparse.Namespace) -> tuple[str, dict[str, Any]]:
         "output_scale": model.output_scale,
         "macs_per_step": sum(entry["weights"] for entry in maps),
         "weight_bytes": sum(entry["bytes"] for entry in maps),
-        "state_bytes": sum(2 * spec.size for spec in model.states.values()),
+        "state_bytes": sum(np.dtype(spec.dtype).itemsize * spec.size for spec in model.states.values()),
         "arithmetic_version": model.arithmetic_version,
         "provenance": dict(model.provenance),
     }

@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ._options import add_data, add_model, add_seed
+from ._options import add_data, add_model, add_profile, add_seed
 from ._output import emit, table
 
 if TYPE_CHECKING:
@@ -17,6 +17,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_model(parser, "a float model (.safetensors)")
     add_data(parser, "its training part calibrates, its test part is reported", required=True)
     parser.add_argument("--scheme", choices=("w8a8", "w8a16"), default="w8a8", help="bits (default w8a8)")
+    add_profile(parser)
     parser.add_argument("--method", choices=("minmax", "percentile", "mse"), default="minmax", help="range of values")
     parser.add_argument("--per-tensor", action="store_true", help="one weight scale a matrix, not one a row")
     parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="the .ernn to write (default beside MODEL)")
@@ -27,6 +28,7 @@ def run(args: argparse.Namespace) -> int:
     import torch
 
     from ..data import load
+    from ..metrics import evaluate_integers
     from ..nn import SequenceModel
     from ..quantize import QuantConfig, calibrate, convert, is_prepared, prepare
     from ..train import evaluate
@@ -38,18 +40,20 @@ def run(args: argparse.Namespace) -> int:
     dataset = load(args.data, args.seed)
     check_fit(dataset, model.rnn.input_size, model.output_size, model.task, model.head_kind, model.labels)
     before = evaluate(model, dataset.test)
-    prepare(model, QuantConfig.parse(args.scheme, per_channel=not args.per_tensor))
+    prepare(model, QuantConfig.parse(args.scheme, per_channel=not args.per_tensor, profile=args.profile))
     calibrate(model, torch.from_numpy(dataset.train.x), torch.from_numpy(dataset.train.lengths), args.method)
     made_by = {"data": args.data, "seed": args.seed, "quantized": f"after training, {args.method}"}
     quantized = convert(model, made_by | {FLOAT_KEY: sha256(args.model)})
     output = args.output or args.model.with_suffix(".ernn")
     removed = [] if _is_same(output, quantized) else remove_derived(output, *EXPORTS)
     quantized.save(output)
-    after = evaluate(quantized, dataset.test)
+    after = evaluate_integers(quantized, dataset.test, "integers")
     name, show = headline(model.task)
-    rows = [("float", show(before[name])), (f"integers {args.scheme}", show(after[name]))]
+    rows = [("float", show(before[name]))]
+    for kind, measured in after.items():
+        rows.append((" ".join(["integers", args.scheme, *kind.split("_")[1:]]), show(measured[name])))
     lines = [table(("model", f"test {name}"), rows), f"wrote {output}", *removed]
-    emit(args, "\n".join(lines), {"path": str(output), "float": before, "integers": after, "notes": removed})
+    emit(args, "\n".join(lines), {"path": str(output), "float": before, **after, "notes": removed})
     return 0
 
 

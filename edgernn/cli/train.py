@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ._options import add_data, add_seed, fraction, gates, noise, positive_float, positive_int
+from ._options import add_data, add_profile, add_seed, fraction, gates, noise, positive_float, positive_int
 from ._output import emit, percent, table
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--dropout", type=fraction, default=0.0, metavar="P", help="between layers (default 0)")
     parser.add_argument("--qat", choices=("w8a8", "w8a16", "none"), default="w8a8", help="integers (default w8a8)")
+    add_profile(parser)
     parser.add_argument("--per-tensor", action="store_true", help="one weight scale a matrix, not one a row")
     parser.add_argument("--learn-scales", action="store_true", help="train the scales with the weights")
     parser.add_argument(
@@ -97,18 +98,28 @@ def _check(args: argparse.Namespace) -> None:
         raise ValueError(f"--reset-before is a GRU variant, the cell is {args.cell}")
     if args.dropout and args.layers == 1:
         raise ValueError("--dropout acts between layers; give --layers 2 or more")
-    for name, given in (("--per-tensor", args.per_tensor), ("--learn-scales", args.learn_scales)):
+    other = args.profile != "portable"
+    for name, given in (
+        ("--per-tensor", args.per_tensor),
+        ("--learn-scales", args.learn_scales),
+        (f"--profile {args.profile}", other),
+    ):
         if given and args.qat == "none":
             raise ValueError(f"{name} is about integers; give --qat w8a8 or w8a16 with it, or leave it out")
+    if other and args.cell != "lstm":
+        raise ValueError(f"--profile {args.profile} is for LSTMs; give --cell lstm with it, not {args.cell}")
+    if other and args.qat != "w8a8":
+        raise ValueError(f"--profile {args.profile} has 8-bit activations; give --qat w8a8 with it, not {args.qat}")
     if args.gates and args.block == "unit":
         raise ValueError("--gates needs --block element or ROWSxCOLUMNS such as 4x1: a unit block spans all gates")
 
 
 def _name(args: argparse.Namespace) -> str:
-    """Of the default folder: vowels-gru-32, vowels-gru-before-2x32-bidirectional."""
+    """Of the default folder: vowels-gru-32, vowels-gru-before-2x32-bidirectional, vowels-lstm-32-tflite-lstm."""
     size = f"{args.layers}x{args.hidden}" if args.layers > 1 else f"{args.hidden}"
     cell = f"{args.cell}{'-before' if args.reset_before else ''}"
-    return f"{Path(args.data).name}-{cell}-{size}{'-bidirectional' if args.bidirectional else ''}"
+    profile = "" if args.profile == "portable" else f"-{args.profile}"
+    return f"{Path(args.data).name}-{cell}-{size}{'-bidirectional' if args.bidirectional else ''}{profile}"
 
 
 def _unfinished(folder: Path) -> list[str]:
@@ -134,6 +145,7 @@ def _config(args: argparse.Namespace) -> "TrainConfig":
         qat=None if args.qat == "none" else args.qat,
         per_channel=not args.per_tensor,
         learn_scales=args.learn_scales,
+        profile=args.profile,
         sparsity=args.sparsity,
         block=args.block,
         gates=args.gates,
@@ -174,7 +186,15 @@ def _text(metrics: dict[str, Any], sizes: dict[str, int], dataset: "Dataset", fo
     from ._models import headline
 
     name, show = headline(dataset.task)
-    titles = {"float": "float phase", "sparse": "float, pruned", "fake_quant": "fake-quantised", "integer": "integers"}
+    titles = {
+        "float": "float phase",
+        "sparse": "float, pruned",
+        "fake_quant": "fake-quantised",
+        "integer": "integers",
+        "integer_litert": "integers litert",
+        "integer_tflm": "integers tflm",
+        "integer_cmsis": "integers cmsis",
+    }
     rows = [(titles[kind], show(measured[name])) for kind, measured in metrics["test"].items()]
     lines = [table(("model", f"test {name}"), rows), ""]
     lines.append(f"zeros among the recurrent layers' weights: {percent(metrics['sparsity']['overall'])}")

@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+from collections.abc import Iterator
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -11,8 +12,9 @@ from ._output import PATIENCE, emit, table
 
 if TYPE_CHECKING:
     from .._adversarial import Named
+    from ..engines import Engine
     from ..qmodel import QuantizedModel
-    from ..verify import Result
+    from ..verify import FlavourDifference, Result
 
 HELP = "check that every engine computes the kernel's integers, with the exported files beside the model"
 
@@ -30,15 +32,17 @@ def run(args: argparse.Namespace) -> int:
 
     from ..engines import ENGINES, select
     from ..qmodel import QuantizedModel
-    from ..verify import SLOW_SEQUENCES, SLOW_STEPS, other_sources, targets, verify
+    from ..verify import SLOW_SEQUENCES, SLOW_STEPS, flavour_differences, other_sources, targets, verify
 
     model = QuantizedModel.load(args.model)
     engines = select(args.engines)
+    refusals = [refusal for engine in engines if (refusal := engine.refusal(model))]
+    running = [engine for engine in engines if engine.refusal(model) is None]
     cut = [
-        *_about_compiled([engine.name for engine in engines if engine.compiled]),
+        *_about_compiled([engine.name for engine in running if engine.compiled]),
         *(
             f"{engine.name} is slow: given at most {SLOW_SEQUENCES} sequences, and {SLOW_STEPS} steps of each"
-            for engine in engines
+            for engine in running
             if engine.slow
         ),
         *(f"not edgernn's, left alone: {source}" for source in other_sources(engines, args.model)),
@@ -56,16 +60,24 @@ def run(args: argparse.Namespace) -> int:
     failures = _failures(results)
     skipped = list(dict.fromkeys(f"{result.engine}: {result.skipped}" for result in results if result.skipped))
     if args.engines:  # asked for, and not done
-        failures += skipped
+        failures += [*skipped, *refusals]
     if args.quiet and failures and not args.json:
         print(*(f"edgernn verify: {failure}" for failure in failures), sep="\n", file=sys.stderr)
     data: dict[str, Any] = {"ok": not failures, "data": source, "results": [asdict(result) for result in results]}
+    apart = flavour_differences(model, sequences)
     notes = [
         *cut,
-        *(f"not compared: {reason}" for reason in skipped if not args.engines),
+        *_about_flavours(running, apart),
+        *(f"not compared: {reason}" for reason in [*skipped, *refusals] if not args.engines),
         *(f"not installed: {name} ({command})" for name, command in absent.items()),
     ]
-    emit(args, _text(results, failures, source, notes), data | {"missing": absent, "notes": cut})
+    data |= {"missing": absent, "notes": cut}
+    if apart:
+        data |= {
+            "flavours": {engine.name: engine.flavour for engine in running},
+            "flavour_differences": [asdict(one) for one in apart],
+        }
+    emit(args, _text(results, failures, source, notes), data)
     return 1 if failures else 0
 
 
@@ -85,6 +97,23 @@ def _about_compiled(names: list[str]) -> list[str]:
     if not names:
         return []
     return [f"{', '.join(names)}: compiled for each model, given one adversarial model ({COMPILED_ADVERSARIAL})"]
+
+
+def _about_flavours(engines: "list[Engine]", apart: "list[FlavourDifference]") -> Iterator[str]:
+    """In which arithmetic each engine computes the profile tflite-lstm, and how far these are apart."""
+    from .._tflite_lstm import FLAVOURS
+
+    for flavour in FLAVOURS if apart else ():
+        names = ", ".join(engine.name for engine in engines if engine.flavour == flavour and engine.forms)
+        if names:
+            yield f"compared with the kernel's flavour {flavour}: {names}"
+    for one in apart:
+        first, second = one.flavours
+        share = f"{one.differences:,} of {one.integers:,} hidden states ({one.differences / one.integers:.2%})"
+        by = f", by {one.largest} at most" if one.differences else ""
+        yield f"the flavours {first} and {second} differ in {share} of these sequences{by}"
+    if apart:
+        yield "cmsis is the C export's, and TensorFlow Lite Micro's with CMSIS-NN (which keeps no states between calls)"
 
 
 def _sequences(model: "QuantizedModel", args: argparse.Namespace) -> "tuple[str, Named]":

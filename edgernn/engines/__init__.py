@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
+from .._tflite_lstm import Flavour
 from ._emulated import EmulatedEngine as EmulatedEngine
 from ._emulated import firmware_folder as firmware_folder
 from ._engine import Engine as Engine
@@ -46,10 +47,17 @@ _ONNX_FORMS: Final[tuple[Form, ...]] = ("sequence", "step")
 
 
 def _tflite(
-    name: str, about: str, package: str, load: Callable[[bytes], Graph], *, fixed: bool = False, usual: bool = False
+    name: str,
+    about: str,
+    package: str,
+    load: Callable[[bytes], Graph],
+    *,
+    fixed: bool = False,
+    usual: bool = False,
+    flavour: Flavour | None = "litert",
 ) -> Engine:
     forms: tuple[Form, ...] = ("step", "stream", "sequence") if fixed else ("sequence", "step", "stream")
-    return Engine(name, about, package, ".tflite", forms, load, fixed=fixed, usual=usual)
+    return Engine(name, about, package, ".tflite", forms, load, fixed=fixed, usual=usual, flavour=flavour)
 
 
 def _tflite_runtime(name: str, about: str, resolver: str) -> Engine:
@@ -58,21 +66,21 @@ def _tflite_runtime(name: str, about: str, resolver: str) -> Engine:
 
 def _emulated(core: str) -> EmulatedEngine:
     about = f"C for {core}, emulated by QEMU"
-    return EmulatedEngine(f"qemu-{core}", about, "", ".c", ("sequence", "step"), compiled=True, core=core)
+    return EmulatedEngine(f"qemu-{core}", about, "", ".c", ("sequence", "step"), compiled=True, flavour="cmsis", core=core)
 
 
 ENGINES: Final[dict[str, Engine]] = {
     engine.name: engine
     for engine in (
-        Engine("numba", "the int8 kernel, the reference", "numba", usual=True),
+        Engine("numba", "the int8 kernel, the reference", "numba", usual=True, flavour="litert"),
         _tflite("litert", "LiteRT, delegate XNNPACK", _LITERT, partial(litert, resolver=DEFAULT), usual=True),
         _tflite("litert-no-delegate", "LiteRT, its own kernels", _LITERT, partial(litert, resolver=NO_DELEGATE)),
         _tflite("litert-reference", "LiteRT, reference kernels", _LITERT, partial(litert, resolver=REFERENCE)),
-        _tflite("litert-compiled", "LiteRT, CompiledModel", _LITERT, litert_compiled, fixed=True),
+        _tflite("litert-compiled", "LiteRT, CompiledModel", _LITERT, litert_compiled, fixed=True, flavour=None),
         _tflite_runtime("tflite-runtime", "delegate XNNPACK", DEFAULT),
         _tflite_runtime("tflite-runtime-no-delegate", "its own kernels", NO_DELEGATE),
         _tflite_runtime("tflite-runtime-reference", "reference kernels", REFERENCE),
-        _tflite("tflm", "TensorFlow Lite Micro", "tflite_micro", Tflm, fixed=True, usual=True),
+        _tflite("tflm", "TensorFlow Lite Micro", "tflite_micro", Tflm, fixed=True, usual=True, flavour="tflm"),
         Engine("onnxruntime", "ONNX Runtime", "onnxruntime", ".onnx", _ONNX_FORMS, OnnxRuntime, usual=True),
         Engine("onnx-reference", "ONNX's reference evaluator", "onnx", ".onnx", _ONNX_FORMS, OnnxReference, slow=True),
         *map(_emulated, _CORES),

@@ -105,7 +105,7 @@ class _FirmwareGraph:
         self._sizes = {name: spec.size for name, spec in model.states.items()}
         self.inputs: Specs
         if form == "step":
-            states: Specs = {name: ((1, size), "int16") for name, size in self._sizes.items()}
+            states: Specs = {name: ((1, spec.size), np.dtype(spec.dtype).name) for name, spec in model.states.items()}
             self.inputs = {"x": ((1, model.input_size), dtype), **states}
             self.outputs = ["y", *(f"{name}_out" for name in states)]
         else:

@@ -8,6 +8,7 @@ from typing import Final, Literal
 import numpy as np
 import numpy.typing as npt
 
+from .._tflite_lstm import Flavour
 from ..qmodel import IntArray, QuantizedModel, State, check_lengths
 from ._graphs import BatchSession, Graph, GraphStepper, Session, StateStepper, batched, stepwise, whole
 from ._install import missing
@@ -15,6 +16,10 @@ from ._install import missing
 Form = Literal["sequence", "step", "stream"]
 
 _EXPORTERS: Final = {".tflite": ("flatbuffers",), ".onnx": ("onnx",)}  # what writing an engine's files takes
+_NO_OPERATOR: Final = {  # why an engine that reads such files does not run the profile tflite-lstm
+    ".tflite": "it refuses variable tensors, in which TensorFlow Lite's LSTM operator keeps its states",
+    ".onnx": "ONNX has no operator that computes the integers of TensorFlow Lite's LSTM",
+}
 _KEPT: Final = 128  # files of fixed shapes that an open engine keeps ready
 
 
@@ -25,6 +30,7 @@ class Engine:
     package: what is imported for it. forms: the files it reads, its usual form first. fixed: it reads a TFLite sequence
     only where its number of steps is fixed. usual: one of the few that stand for their kind, for instance in a table.
     slow: too slow to be given much. compiled: each model takes a compiler's run, too long to be given many of them.
+    flavour: in which it computes the profile tflite-lstm; None when it cannot.
     """
 
     name: str
@@ -37,6 +43,7 @@ class Engine:
     usual: bool = False
     slow: bool = False
     compiled: bool = False
+    flavour: Flavour | None = None
 
     def missing(self) -> str | None:
         """What to do to have this engine and the exporter of its files here, most often a command that installs one;
@@ -44,9 +51,23 @@ class Engine:
         packages = [self.package, *_EXPORTERS.get(self.suffix, ())]
         return next((cure for cure in map(missing, packages) if cure is not None), None)
 
+    def refusal(self, model: QuantizedModel) -> str | None:
+        """Why it cannot compute this model, in words; None when it can."""
+        if model.profile == "portable" or self.flavour is not None:
+            return None
+        why = _NO_OPERATOR.get(self.suffix, "it does not compute it")
+        return f"{self.name} has no profile {model.profile}: {why}; use the profile portable"
+
     def forms_of(self, model: QuantizedModel) -> tuple[Form, ...]:
         """Those of `forms` that there are of this model, the usual one first."""
-        return tuple(form for form in self.forms if form == "sequence" or not model.bidirectional)
+        if self.refusal(model) is not None:
+            return ()
+        forms = tuple(form for form in self.forms if form != "step" or not self._runs_operator(model))
+        return tuple(form for form in forms if form == "sequence" or not model.bidirectional)
+
+    def takes_batches(self, model: QuantizedModel) -> bool:
+        """Whether it takes sequences of several lengths at once, as `open_batch` gives them to it."""
+        return self.refusal(model) is None and not self._runs_operator(model)
 
     def open(self, model: QuantizedModel, form: Form | None = None, content: bytes | None = None) -> Session:
         """A function from x [T, input_size] to [output_size], or to [T, output_size] for an output at every step.
@@ -60,7 +81,8 @@ class Engine:
             self._check_no_file(form, content)
             from ..firmware_sim import run as kernel
 
-            return lambda x: kernel(model, x)[0]
+            return lambda x: kernel(model, x, flavour=self._kernels_flavour)[0]
+        self._check_model(model)
         form = form or self.forms_of(model)[0]
         if form == "sequence":
             session = whole(self._sequences(model, content))
@@ -78,7 +100,10 @@ class Engine:
             self._check_no_file(None, content)
             from ..firmware_sim import run_batch
 
-            return lambda x, lengths: run_batch(model, x, lengths)
+            return lambda x, lengths: run_batch(model, x, lengths, self._kernels_flavour)
+        self._check_model(model)
+        if not self.takes_batches(model):
+            raise ValueError("the profile tflite-lstm takes one sequence at a time: its operator knows no lengths")
         batch = self._sequences(model, content, batches=True)
 
         def run(x: IntArray, lengths: npt.NDArray[np.integer]) -> IntArray:
@@ -95,8 +120,9 @@ class Engine:
             self._check_no_file(form, content)
             from ..firmware_sim import Stream
 
-            return Stream(model)
-        form = form or "step"
+            return Stream(model, self._kernels_flavour)
+        self._check_model(model)
+        form = form or ("stream" if self._runs_operator(model) else "step")
         if form == "sequence":
             raise ValueError("the form sequence takes no single steps; name step, or stream (TFLite)")
         return _ModelStepper(model, form, self._graph(model, form, content))
@@ -123,12 +149,25 @@ class Engine:
         def session(batch: int | None, steps: int | None) -> BatchSession:
             own = batch is not None or steps is not None
             file = self.export(model, "sequence", steps, batch) if own else content
-            return batched(self._graph(model, "sequence", file))
+            return batched(self._graph(model, "sequence", file), keeps_states=self._runs_operator(model))
 
         def run(x: IntArray, lengths: npt.NDArray[np.integer]) -> IntArray:
             return session(len(x) if fixed_batch else None, x.shape[1] if fixed_steps else None)(x, lengths)
 
         return run if fixed_batch or fixed_steps else session(None, None)
+
+    def _runs_operator(self, model: QuantizedModel) -> bool:
+        """Whether it runs TensorFlow Lite's own operator, which keeps its states and knows no lengths."""
+        return model.profile == "tflite-lstm" and self.suffix == ".tflite"
+
+    @property
+    def _kernels_flavour(self) -> Flavour:
+        return self.flavour or "litert"
+
+    def _check_model(self, model: QuantizedModel) -> None:
+        refusal = self.refusal(model)
+        if refusal is not None:
+            raise ValueError(refusal)
 
     def _check_no_file(self, form: Form | None, content: bytes | None) -> None:
         if form is not None or content is not None:

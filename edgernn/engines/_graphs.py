@@ -54,9 +54,10 @@ def whole(run: BatchSession) -> Session:
     return lambda x: run(x[None], np.array([len(x)]))[0]
 
 
-def batched(graph: Graph) -> BatchSession:
+def batched(graph: Graph, *, keeps_states: bool = False) -> BatchSession:
     """The outputs of sequences x [N, T, ..], of which `lengths` [N] steps are valid, from a graph of that form.
 
+    keeps_states: it would go on from the states of the sequence before, and is reset first.
     Raises ValueError for another number of sequences or steps than the graph was made for, and for a sequence that
     ends earlier in a graph that takes no lengths.
     """
@@ -71,6 +72,8 @@ def batched(graph: Graph) -> BatchSession:
             feeds["lengths"] = lengths.astype(np.int32)
         elif (lengths != x.shape[1]).any():
             raise ValueError(f"this file takes no lengths, all {x.shape[1]} steps are valid: export it with a batch")
+        if keeps_states:
+            graph.reset()
         y: IntArray = graph(feeds)["y"]
         return y
 
@@ -89,9 +92,12 @@ def stepwise(stepper: Stepper, every_step: bool) -> Session:
 
 
 class GraphStepper:
-    """Carries the states from a graph's outputs to its next inputs; or none, where the graph keeps them itself."""
+    """Carries the states from a graph's outputs to its next inputs; or none, where the graph keeps them itself.
 
-    def __init__(self, graph: Graph, specs: Mapping[str, StateSpec], dtype: type[np.generic] = np.int16) -> None:
+    dtype: of the states where they are not integers.
+    """
+
+    def __init__(self, graph: Graph, specs: Mapping[str, StateSpec], dtype: type[np.generic] | None = None) -> None:
         self._graph, self._specs, self._dtype = graph, specs, dtype
         self._states: Tensors = {}
         self.reset()
@@ -103,7 +109,7 @@ class GraphStepper:
         return y
 
     def reset(self) -> None:
-        self._states = {name: np.zeros((1, spec.size), self._dtype) for name, spec in self._specs.items()}
+        self._states = {name: np.zeros((1, spec.size), self._dtype or spec.dtype) for name, spec in self._specs.items()}
         self._graph.reset()
 
     @property

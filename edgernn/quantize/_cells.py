@@ -11,12 +11,12 @@ from torch import Tensor
 from torch.nn.functional import linear
 
 from .. import fixedpoint
-from ..qmodel import Cell, Scheme
+from ..qmodel import Cell, Profile, Scheme
 from ._ops import Primitives
 
 
 class IntegerAffine(NamedTuple):
-    """weight [rows, columns] and bias [rows] integers, multiplier [rows] as `requantize` applies it: all float64."""
+    """weight [rows, columns] and bias [rows] integers, multiplier [rows] as the arithmetic applies it: all float64."""
 
     weight: Tensor
     bias: Tensor
@@ -28,6 +28,7 @@ class IntegerLayer:
     """The integers of one layer for one forward pass."""
 
     cell: Cell
+    profile: Profile
     scheme: Scheme
     reset_after: bool
     cell_exponent: int
@@ -46,6 +47,15 @@ class Cells:
         p: Tensor = self.ops.saturate(self.ops.round_half_up(linear(x, a.weight, a.bias) * a.multiplier), 16)
         return p
 
+    def operator_affine(self, a: IntegerAffine, x: Tensor) -> Tensor:
+        """int16 [.., rows]: `affine` as TensorFlow Lite's LSTM operator requantizes."""
+        p: Tensor = self.ops.saturate(self.ops.operator_rescale(linear(x, a.weight, a.bias), a.multiplier), 16)
+        return p
+
+    def project(self, layer: IntegerLayer, x: Tensor) -> Tensor:
+        """px [.., rows] of the layer's operands x [.., columns]."""
+        return (self.affine if layer.profile == "portable" else self.operator_affine)(layer.input, x)
+
     def view(self, h: Tensor, scheme: Scheme) -> Tensor:
         """The hidden state as a matrix product reads it: int8 in w8a8, itself in w8a16."""
         return self.narrow(h) if scheme == "w8a8" else h
@@ -57,6 +67,8 @@ class Cells:
 
     def step(self, layer: IntegerLayer, px: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
         """The next (h, c); c belongs to the LSTM and passes through the others."""
+        if layer.profile == "tflite-lstm":
+            return self.operator_lstm(layer, px, h, c)
         if layer.cell == "lstm":
             return self.lstm(layer, px, h, c)
         return (self.gru(layer, px, h) if layer.cell == "gru" else self.rnn(layer, px, h)), c
@@ -70,6 +82,19 @@ class Cells:
         c = ops.saturate(remembered + ops.saturate(ops.round_shift(i * g, 30 - layer.cell_exponent), 16), 16)
         squashed = ops.tanh(ops.saturate(ops.rescale(c, *fixedpoint.cell_rescale(layer.cell_exponent)), 16))
         return ops.saturate(ops.round_shift(o * squashed, 15), 16), c
+
+    def operator_lstm(self, layer: IntegerLayer, px: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
+        """The operator in TensorFlow Lite Micro's arithmetic: h is int8 with the scale 2^-7, and has no other view.
+
+        Source: tensorflow/lite/micro/kernels/lstm_eval.cc. Its multipliers here are powers of two, by which it rounds
+        as round_shift does.
+        """
+        ops, k = self.ops, layer.cell_exponent
+        p_i, p_f, p_g, p_o = ops.saturate(px + self.operator_affine(layer.recurrent, h), 16).chunk(4, dim=-1)
+        i, f, o = ops.operator_sigmoid(p_i), ops.operator_sigmoid(p_f), ops.operator_sigmoid(p_o)
+        written = ops.saturate(ops.round_shift(i * ops.operator_tanh(p_g, 12), 30 - k), 16)
+        c = ops.saturate(ops.saturate(ops.round_shift(f * c, 15), 16) + written, 16)
+        return ops.saturate(ops.round_shift(o * ops.operator_tanh(c, k), 23), 8), c
 
     def gru(self, layer: IntegerLayer, px: Tensor, h: Tensor) -> Tensor:
         ops, size = self.ops, h.shape[-1]

@@ -7,7 +7,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..fixedpoint import PRE_ACTIVATION_SCALE
 from ..nn import SequenceModel
 from ..qmodel import Affine, Head, Layer, QuantizedModel
 from ._cells import IntegerAffine
@@ -46,11 +45,12 @@ def convert(model: SequenceModel, provenance: Mapping[str, Any] | None = None) -
 def _layer(model: SequenceModel, quantizer: ModelQuantizer, names: tuple[str, ...]) -> Layer:
     """The layer whose first direction is names[0], and whose backward one is names[1] if there is one."""
     integers, input_scale, recurrent_scale = quantizer.layer(model, names[0])
+    scale_out = quantizer.pre_activation_scale
     scale_in = float(quantizer.input_scale) if names[0] in model.rnn.layers()[0] else quantizer.view_scale
     return Layer(
         integers.cell,
-        _affine(integers.input, input_scale, scale_in, PRE_ACTIVATION_SCALE),
-        _affine(integers.recurrent, recurrent_scale, quantizer.view_scale, PRE_ACTIVATION_SCALE),
+        _affine(integers.input, input_scale, scale_in, scale_out),
+        _affine(integers.recurrent, recurrent_scale, quantizer.view_scale, scale_out),
         integers.reset_after,
         integers.cell_exponent,
         _layer(model, quantizer, names[1:]) if len(names) > 1 else None,

@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.autograd import Function
 
 from .. import fixedpoint
+from .._tflite_lstm import OPERATOR_SCALE, table_sigmoid, table_tanh
 
 PRE_ACTIVATION_SCALE = fixedpoint.PRE_ACTIVATION_SCALE
 
@@ -80,6 +81,22 @@ def quantize_multiplier(m: Tensor) -> Tensor:
     return _exact(m, torch.from_numpy(np.ldexp(multiplier.astype(np.float64), -shift)).to(m.device), 1.0)
 
 
+def operator_multiplier(m: Tensor) -> Tensor:
+    """The real multipliers as TensorFlow Lite's LSTM operator applies them: it multiplies the scales in float32, and
+    its 31 bits hold that exactly."""
+    fixedpoint.quantize_multiplier(m.detach().cpu().numpy())  # raises for one that runtimes do not cover
+    return _exact(m, m.detach().float().double(), 1.0)
+
+
+def operator_rescale(x: Tensor, multiplier: Tensor) -> Tensor:
+    """fixedpoint.rescale of an integer-valued x, with the 31-bit multipliers of `operator_multiplier` for each row."""
+    fraction, exponent = torch.frexp(multiplier.detach())
+    left = torch.exp2(exponent.clamp(min=0).double())
+    shifted = (x.detach() * left).round().clamp(-(2.0**31), 2.0**31 - 1)  # as much as an int32 accumulator can hold
+    doubled_high = (shifted.long() * (fraction * 2.0**31).long() + (1 << 30)) >> 31  # beyond what float64 holds
+    return _exact(x * multiplier, _half_away(doubled_high.double() * torch.exp2(exponent.clamp(max=0).double())), 1.0)
+
+
 def sigmoid(p: Tensor) -> Tensor:
     """fixedpoint.sigmoid of an integer-valued pre-activation."""
     value = _table("sigmoid", p.device)[p.detach().long() + 32768]
@@ -94,6 +111,20 @@ def tanh(p: Tensor) -> Tensor:
     return _exact(p, value, (1.0 - y * y) * (PRE_ACTIVATION_SCALE / fixedpoint.STATE_SCALE))
 
 
+def operator_sigmoid(p: Tensor) -> Tensor:
+    """_tflite_lstm.table_sigmoid of an integer-valued pre-activation."""
+    value = _operator_sigmoid_table(p.device)[p.detach().long() + 32768]
+    y = value * fixedpoint.STATE_SCALE
+    return _exact(p, value, y * (1.0 - y) * (OPERATOR_SCALE / fixedpoint.STATE_SCALE))
+
+
+def operator_tanh(v: Tensor, fraction: int) -> Tensor:
+    """_tflite_lstm.table_tanh of an integer-valued pre-activation (fraction 12) or cell state."""
+    value = _operator_tanh_table(fraction, v.device)[v.detach().long() + 32768]
+    y = value * fixedpoint.STATE_SCALE
+    return _exact(v, value, (1.0 - y * y) * (2.0**-fraction / fixedpoint.STATE_SCALE))
+
+
 def _half_away(x: Tensor) -> Tensor:
     """Nearest integer, ties away from zero (x is a dyadic rational far below 2^52, so the sum is exact)."""
     return torch.sign(x) * torch.floor(x.abs() + 0.5)
@@ -103,6 +134,16 @@ def _half_away(x: Tensor) -> Tensor:
 def _table(name: str, device: torch.device) -> Tensor:
     function = {"sigmoid": fixedpoint.sigmoid, "tanh": fixedpoint.tanh}[name]
     return torch.from_numpy(function(np.arange(-32768, 32768)).astype(np.float64)).to(device)
+
+
+@cache
+def _operator_sigmoid_table(device: torch.device) -> Tensor:
+    return torch.from_numpy(table_sigmoid(np.arange(-32768, 32768)).astype(np.float64)).to(device)
+
+
+@cache
+def _operator_tanh_table(fraction: int, device: torch.device) -> Tensor:
+    return torch.from_numpy(table_tanh(np.arange(-32768, 32768), fraction).astype(np.float64)).to(device)
 
 
 @dataclass(frozen=True)
@@ -118,3 +159,7 @@ class Primitives:
     quantize_multiplier: Callable[[Tensor], Tensor] = quantize_multiplier
     sigmoid: Callable[[Tensor], Tensor] = sigmoid
     tanh: Callable[[Tensor], Tensor] = tanh
+    operator_multiplier: Callable[[Tensor], Tensor] = operator_multiplier
+    operator_rescale: Callable[[Tensor, Tensor], Tensor] = operator_rescale
+    operator_sigmoid: Callable[[Tensor], Tensor] = operator_sigmoid
+    operator_tanh: Callable[[Tensor, int], Tensor] = operator_tanh

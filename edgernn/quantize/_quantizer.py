@@ -6,10 +6,10 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from ..fixedpoint import PRE_ACTIVATION_SCALE, STATE_SCALE
+from ..fixedpoint import STATE_SCALE
 from ..nn import SequenceModel
 from ..nn._base import State, scan, valid_steps
-from ..qmodel import CELL_EXPONENTS, REVERSE, Cell, view_scale
+from ..qmodel import CELL_EXPONENTS, GATES, PROFILE_SCALES, REVERSE, Cell, view_scale
 from . import _ops, fused
 from ._cells import Cells, IntegerAffine, IntegerLayer
 from ._config import QuantConfig
@@ -45,8 +45,8 @@ class ModelQuantizer(nn.Module):
         self.log_weight_scales = nn.ParameterDict()
         if learned:
             for name, weight in _matrices(model).items():
-                rows = len(weight) if config.per_channel else 1
-                self.log_weight_scales[name] = nn.Parameter(torch.zeros(rows, dtype=torch.float64, device=device))
+                value = torch.zeros(self.scales_of(name, len(weight)), dtype=torch.float64, device=device)
+                self.log_weight_scales[name] = nn.Parameter(value)
 
     def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *rest: Any) -> None:
         super()._load_from_state_dict(state_dict, prefix, *rest)
@@ -61,6 +61,15 @@ class ModelQuantizer(nn.Module):
         return view_scale(self.config.scheme)
 
     @property
+    def hidden_scale(self) -> float:
+        """Of the hidden state: int16, but int8 in the profile tflite-lstm."""
+        return STATE_SCALE if self.config.profile == "portable" else self.view_scale
+
+    @property
+    def pre_activation_scale(self) -> float:
+        return PROFILE_SCALES[self.config.profile]
+
+    @property
     def input_scale(self) -> Tensor:
         return _float32(torch.exp2(self.log_input_scale))
 
@@ -69,17 +78,22 @@ class ModelQuantizer(nn.Module):
         """Of the int16 output of the dense head; the int8 output has 256 times this scale."""
         return _float32(torch.exp2(self.log_output_scale))
 
+    def scales_of(self, name: str, rows: int) -> int:
+        """How many scales a weight matrix has: one for each gate, one a row, or one."""
+        if self.config.profile == "tflite-lstm" and name != "head":
+            return len(GATES["lstm"])
+        return rows if self.config.per_channel else 1
+
     def weight_scale(self, name: str, weight: Tensor, bias: Tensor, scale_in: Tensor, scale_out: Tensor) -> Tensor:
         """[rows] float32-valued: learned, or the largest weight's share of 127; never too small for its bias."""
         floor = torch.clamp(bias.abs() / (scale_in * BIAS_LIMIT), min=float(MULTIPLIER_FLOOR * scale_out / scale_in))
+        count = self.scales_of(name, len(weight))
         if self.config.learn_scales:
-            scale = torch.exp2(self.log_weight_scales[name]).expand(len(weight))
+            scale = _repeated(torch.exp2(self.log_weight_scales[name]), len(weight))
         else:
             scale = weight.abs().amax(dim=1) / 127.0
-        scale = torch.maximum(scale, floor)
-        if not self.config.per_channel:
-            scale = scale.amax().expand(len(weight))
-        return _float32(scale)
+        scale = torch.maximum(scale, floor).reshape(count, -1).amax(dim=1)
+        return _float32(_repeated(scale, len(weight)))
 
     @torch.no_grad()
     def start_learned_scales(self, model: SequenceModel) -> None:
@@ -87,7 +101,7 @@ class ModelQuantizer(nn.Module):
         for name, weight in _matrices(model).items():
             if name in self.log_weight_scales:
                 largest = weight.double().abs().amax(dim=1).clamp(min=2.0**-20) / 127.0
-                value = largest if self.config.per_channel else largest.amax()
+                value = largest.reshape(self.scales_of(name, len(weight)), -1).amax(dim=1)
                 self.log_weight_scales[name].copy_(torch.log2(value))
 
     # ---- integers ----------------------------------------------------------------------------------------------------
@@ -101,8 +115,10 @@ class ModelQuantizer(nn.Module):
         scale = self.weight_scale(name, weight.detach(), bias.detach(), scale_in.detach(), scale_out.detach())
         w = ops.limit_weight(ops.round_half_even(weight / scale[:, None]))
         b = ops.round_half_even(bias / (scale_in * scale)) - zero_point * w.sum(dim=1)
+        portable = self.config.profile == "portable" or name == "head"
         try:
-            multiplier = ops.quantize_multiplier(scale_in * scale / scale_out)
+            m = scale_in * scale / scale_out
+            multiplier = ops.quantize_multiplier(m) if portable else ops.operator_multiplier(m)
         except ValueError as error:
             advice = "its weights are too large or not finite; train with a lower learning rate"
             raise ValueError(f"{name}: {error}; {advice}") from None
@@ -114,13 +130,14 @@ class ModelQuantizer(nn.Module):
         reset_after = bool(getattr(rnn, "reset_after", True))
         w_ih, w_hh, b_ih, b_hh = rnn.direction_weights(name)
         b_in, b_rec = self.biases(model, b_ih, b_hh)
-        view, p = self._constant(self.view_scale, b_ih), self._constant(PRE_ACTIVATION_SCALE, b_ih)
+        view, p = self._constant(self.view_scale, b_ih), self._constant(self.pre_activation_scale, b_ih)
         first = name in rnn.layers()[0]
         scale_in, zero_point = (self.input_scale, int(self.input_zero_point)) if first else (view, 0)
         inputs, input_scale = self.integers(f"weight_ih_{name}", w_ih, b_in, scale_in, p, zero_point)
         recurrent, recurrent_scale = self.integers(f"weight_hh_{name}", w_hh, b_rec, view, p)
         exponent = int(self.cell_exponents[rnn.direction_names().index(name)]) if cell == "lstm" else 0
-        layer = IntegerLayer(cell, self.config.scheme, reset_after, exponent, inputs, recurrent)
+        profile, scheme = self.config.profile, self.config.scheme
+        layer = IntegerLayer(cell, profile, scheme, reset_after, exponent, inputs, recurrent)
         return layer, input_scale, recurrent_scale
 
     @staticmethod
@@ -173,7 +190,7 @@ class ModelQuantizer(nn.Module):
         x = torch.where(valid, x, 0.0)
         if not bool(torch.isfinite(x).all()):
             raise ValueError("x contains NaN or infinite values; clean them first")
-        cells, scheme = self.cells, self.config.scheme
+        cells = self.cells
         sequence, first, last = self.quantize_input(model, x), self.initial(model, x, state), []
         for index, directions in enumerate(model.rnn.layers()):
             if index and model.rnn.dropout and self.training:
@@ -181,16 +198,20 @@ class ModelQuantizer(nn.Module):
             outputs = []
             for name in directions:
                 layer, _, _ = self.layer(model, name)
-                inputs, step = cells.affine(layer.input, sequence), partial(cells.step, layer)
+                inputs, step = cells.project(layer, sequence), partial(cells.step, layer)
                 hidden, states = scan(step, inputs, first[name], valid, name.endswith(REVERSE))
                 outputs.append(hidden)
                 last.append(states[-1])
-            sequence = cells.view(torch.cat(outputs, dim=2), scheme)
+            sequence = self._operand(torch.cat(outputs, dim=2))
         if model.head_kind == "last":
-            sequence = cells.view(torch.cat([h for h, _ in last[-len(directions) :]], dim=1), scheme)
+            sequence = self._operand(torch.cat([h for h, _ in last[-len(directions) :]], dim=1))
         dense, _ = self.head(model)
         y = cells.narrow(cells.affine(dense, sequence)) * (self.output_scale * 256.0)
         return (y * valid if model.head_kind == "steps" else y).float(), self._real_state(model, last)
+
+    def _operand(self, h: Tensor) -> Tensor:
+        """The hidden state as the next layer and the head read it."""
+        return self.cells.view(h, self.config.scheme) if self.config.profile == "portable" else h
 
     def initial(self, model: SequenceModel, x: Tensor, state: State | None) -> dict[str, tuple[Tensor, Tensor]]:
         """(h, c) of every direction as integers, from torch's hx in real units."""
@@ -200,12 +221,13 @@ class ModelQuantizer(nn.Module):
             c = _ops.saturate(_ops.round_half_even(state[1].double() / self._cell_scales), 16)
             state = state[0]
         if state is not None:
-            h = _ops.saturate(_ops.round_half_even(state.double() / STATE_SCALE), 16)
+            bits = 16 if self.config.profile == "portable" else 8
+            h = _ops.saturate(_ops.round_half_even(state.double() / self.hidden_scale), bits)
         return dict(zip(names, zip(h, c, strict=True), strict=True))
 
     def _real_state(self, model: SequenceModel, last: list[tuple[Tensor, ...]]) -> State:
         h, c = (torch.stack(states) for states in zip(*last, strict=True))
-        h = h.float() * STATE_SCALE
+        h = h.float() * self.hidden_scale
         return (h, (c * self._cell_scales).float()) if model.cell == "lstm" else h
 
     @property
@@ -222,12 +244,15 @@ def prepare(model: SequenceModel, config: QuantConfig | str = "w8a8") -> Sequenc
     """Make the model compute in integers from now on, in place; returns the same model.
 
     The weights stay the same parameters (with learn_scales there are new ones: make the optimiser afterwards). Call
-    `calibrate` next. Raises ValueError for an unknown scheme or a model that is prepared already.
+    `calibrate` next. Raises ValueError for an unknown scheme, a model that is prepared already, or a cell that the
+    config's profile does not have.
     """
     check_model("prepare", model)
     if is_prepared(model):
         raise ValueError("the model is prepared already; make a new one to change the scheme")
-    model.quantizer = ModelQuantizer(model, config if isinstance(config, QuantConfig) else QuantConfig.parse(config))
+    config = config if isinstance(config, QuantConfig) else QuantConfig.parse(config)
+    config.check_cell(model.cell)
+    model.quantizer = ModelQuantizer(model, config)
     model.quantizer.train(model.training)
     return model
 
@@ -247,6 +272,11 @@ def is_prepared(model: SequenceModel) -> bool:
 def _matrices(model: SequenceModel) -> dict[str, Tensor]:
     """The weights as the forward pass uses them: an optimiser may have moved masked ones since the last one."""
     return {name: model.rnn.effective(name) for name in model.rnn.weight_names()} | {"head": model.head.weight}
+
+
+def _repeated(scales: Tensor, rows: int) -> Tensor:
+    """[rows]: each scale for the same number of rows."""
+    return scales[:, None].expand(len(scales), rows // len(scales)).reshape(rows)
 
 
 def _float32(x: Tensor) -> Tensor:

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Final, Literal
 
 from ..prune import PruneSchedule
+from ..qmodel import Profile
 from ..quantize import QuantConfig
 
 Phase = Literal["float", "prune", "sparse", "qat"]
@@ -27,7 +28,8 @@ class TrainConfig:
     which is what is evaluated and kept (0: the weights themselves). input_noise adds Gaussian noise to the training
     inputs, in standard deviations of each channel: it keeps small data sets from being learned by heart. validation is
     the share of the training sequences held back to choose the best epoch (0: none, the last epoch is kept). qat names
-    a scheme ("w8a8", "w8a16"), None trains in float; per_channel and learn_scales go with it, see QuantConfig.
+    a scheme ("w8a8", "w8a16"), None trains in float; per_channel, learn_scales and profile go with it, see
+    QuantConfig.
     sparsity, block and gates are those of `prune_`.
 
     The phases are fixed: float up to PRUNE_START of the epochs, the ramp up to PRUNE_END, then qat (or sparse, when qat
@@ -50,6 +52,7 @@ class TrainConfig:
     qat: str | None = None
     per_channel: bool = True
     learn_scales: bool = False
+    profile: Profile = "portable"
     sparsity: float = 0.0
     block: str = "unit"
     gates: Mapping[str, float] | None = None
@@ -70,6 +73,8 @@ class TrainConfig:
         self.quantization  # noqa: B018 (checks qat)
         if self.qat is None and (self.learn_scales or not self.per_channel):
             raise ValueError("per_channel=False and learn_scales go with qat; give qat='w8a8' too, or leave them out")
+        if self.qat is None and self.profile != "portable":
+            raise ValueError(f"profile={self.profile!r} goes with qat; give qat='w8a8' too, or leave it out")
 
     def _check_numbers(self) -> None:
         for name, lowest in (("epochs", 1), ("batch_size", 1), ("seed", 0)):
@@ -95,8 +100,10 @@ class TrainConfig:
 
     @property
     def quantization(self) -> QuantConfig | None:
-        """What qat, per_channel and learn_scales mean; None without qat."""
-        return None if self.qat is None else QuantConfig.parse(self.qat, self.per_channel, self.learn_scales)
+        """What qat, per_channel, learn_scales and profile mean; None without qat."""
+        if self.qat is None:
+            return None
+        return QuantConfig.parse(self.qat, self.per_channel, self.learn_scales, self.profile)
 
     @property
     def prunes(self) -> bool:

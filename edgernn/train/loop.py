@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from .._files import write_atomic
 from ..data import Dataset, Split, split_validation
+from ..metrics import evaluate_integers
 from ..nn import SequenceModel
 from ..prune import sparsity
 from ..quantize import calibrate, convert, is_prepared
@@ -88,6 +89,8 @@ def _check(model: SequenceModel, data: Dataset, config: TrainConfig, resume: boo
         if of_model != of_data:
             raise ValueError(f"the model's {name} is {of_model!r}, the data set {data.name!r} needs {of_data!r}")
     data.check_labels(model.labels)
+    if config.quantization is not None:
+        config.quantization.check_cell(model.cell)
     if model.head.weight.device.type != "cpu":
         raise ValueError(f"the model is on {model.head.weight.device}; fit trains on the CPU: call model.cpu() first")
     if resume and out is None:
@@ -226,7 +229,7 @@ def _measure(state: TrainingState, test: Split, best: Best, best_float: Best) ->
     load_best(model, best, quantizer)
     if is_prepared(model):
         measured["fake_quant"] = evaluate(model, test)
-        measured["integer"] = evaluate(convert(model), test)
+        measured |= evaluate_integers(convert(model), test, "integer")
     elif state.config.prunes:
         measured["sparse"] = evaluate(model, test)
     for kind, metrics in measured.items():

@@ -1,10 +1,16 @@
 """The functions of NAME.c: a step of every part, and how they follow each other."""
 
 from collections.abc import Iterator
+from typing import Final
+
+import numpy as np
 
 from ...qmodel import Layer
 from .network import Network, Part
-from .words import left_name, operand, stream
+from .operator import CELL
+from .words import give, left_name, operand, stream, view
+
+_CLEAR: Final = {np.dtype(np.int16): "ern_clear", np.dtype(np.int8): "ern_clear_bytes"}
 
 
 def functions(network: Network) -> Iterator[str]:
@@ -22,12 +28,14 @@ def _function(declaration: str, *lines: str) -> str:
 def _step(network: Network, part: Part, layer: Layer) -> str:
     """One step of a direction, whose operand lies before the view of its own state."""
     before = [] if layer.reset_after else ["state->reset.values"]
-    cell = layer.cell if layer.reset_after else "gru_reset_before"
+    cell = CELL if network.operator else layer.cell if layer.reset_after else "gru_reset_before"
+    factors = [f"{part.name}_factors"] if network.operator else []
     states = [f"state->{name}" for name in part.states]
-    arguments = ", ".join([f"&{part.name}", operand(network, part), *before, *states])
+    arguments = ", ".join([f"&{part.name}", *factors, operand(network, part), *before, *states])
+    units = network.layout.units(layer.hidden_size)
     return _function(
         f"ERN_APART void {network.name}_{part.name}({network.name}_state_t *state)",
-        f"ern_view_of({states[0]}, {network.layout.units(layer.hidden_size)}, state->operands.values + ERN_INPUT);",
+        view(network, states[0], units, "state->operands.values + ERN_INPUT"),
         f"ern_{cell}_step({arguments});",
     )
 
@@ -46,7 +54,10 @@ def _reset(network: Network) -> str:
     states = network.model.states.items()
     return _function(
         f"void {network.name}_reset({network.name}_state_t *state)",
-        *(f"ern_clear(state->{name}, {network.layout.units(spec.size)});" for name, spec in states),
+        *(
+            f"{_CLEAR[np.dtype(spec.dtype)]}(state->{name}, {network.layout.units(spec.size)});"
+            for name, spec in states
+        ),
     )
 
 
@@ -79,7 +90,7 @@ def _one_way(network: Network) -> Iterator[str]:
 
 def _next(network: Network, before: Part, part: Part) -> Iterator[str]:
     """A layer that reads the one before."""
-    yield f"ern_view_of(state->{before.states[0]}, {part.maps[0].columns}, {operand(network, part)});"
+    yield view(network, f"state->{before.states[0]}", part.maps[0].columns, operand(network, part))
     yield f"{network.name}_{part.name}(state);"
 
 
@@ -87,9 +98,9 @@ def _answer(network: Network, last: Part) -> Iterator[str]:
     """From the state to y, by the head if there is one."""
     size = network.model.layers[-1].hidden_size
     if network.model.head is None:
-        yield f"ern_give_state(state->{last.states[0]}, {size}, y);"
+        yield give(network, f"state->{last.states[0]}", size, "y")
     else:
-        yield f"ern_view_of(state->{last.states[0]}, {size}, state->operands.values);"
+        yield view(network, f"state->{last.states[0]}", size, "state->operands.values")
         yield f"{network.name}_head(state->operands.values, y);"
 
 
@@ -130,9 +141,9 @@ def _scan(network: Network, part: Part, source: str, columns: int, place: str, o
     yield f"  {take}({source} + t * {columns}, {columns}, {operand(network, part)});"
     yield f"  {network.name}_{part.name}(state);"
     if place:
-        yield f"  ern_view_of(state->{part.states[0]}, {size}, {place} + t * {width}{offset});"
+        yield f"  {view(network, f'state->{part.states[0]}', size, f'{place} + t * {width}{offset}')}"
     if output:
-        yield f"  ern_give_state(state->{part.states[0]}, {size}, {output} + t * {width}{offset});"
+        yield f"  {give(network, f'state->{part.states[0]}', size, f'{output} + t * {width}{offset}')}"
     yield "}"
 
 
@@ -149,5 +160,5 @@ def _heads(network: Network, source: str) -> Iterator[str]:
     parts = [part for part in network.directions if part.index == len(network.model.layers) - 1]
     for number, part in enumerate(parts):
         place = f"state->operands.values + {number * layer.hidden_size}"
-        yield f"ern_view_of(state->{part.states[0]}, {layer.hidden_size}, {place});"
+        yield view(network, f"state->{part.states[0]}", layer.hidden_size, place)
     yield f"{name}_head(state->operands.values, y);"

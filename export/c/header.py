@@ -7,6 +7,11 @@ from ...fixedpoint import ARITHMETIC_VERSION
 from .network import Network
 
 _C_TYPES = {"int8": "int8_t", "int16": "int16_t"}
+_OPERATOR = (
+    " *",
+    " * Its layers are TensorFlow Lite's LSTM operator in int8, the profile tflite-lstm, in CMSIS-NN's arithmetic,",
+    " * whose kernels TensorFlow Lite Micro has for Cortex-M. Its reference kernels, and LiteRT, may differ by one.",
+)
 
 
 def header(network: Network, target: str) -> str:
@@ -14,6 +19,7 @@ def header(network: Network, target: str) -> str:
     name, guard = network.name, f"{network.name.upper()}_H"
     lines = [
         f"/* {name}: a recurrent network in the integers of edgernn's arithmetic. No library, no allocation, no float.",
+        *(_OPERATOR if network.operator else ()),
         " *",
         f" * An input is rintf((value - mean) / (std * {name.upper()}_INPUT_SCALE)) + {name.upper()}_INPUT_ZERO_POINT,",
         " * clipped to its type, all in float, halves rounded to even; mean and std are the channel's. An output",
@@ -50,6 +56,7 @@ def _macros(network: Network, target: str) -> dict[str, object]:
         "EDGERNN_VERSION": f'"{__version__}"',
         "ARITHMETIC_VERSION": ARITHMETIC_VERSION,
         "MODEL_HASH": f'"{model.fingerprint}"',
+        "PROFILE": f'"{model.profile}"',
         "TARGET": f'"{target}"',
         "INPUT_SIZE": model.input_size,
         "INPUT_SCALE": f"{float(model.input_scale)!r}f",
@@ -95,7 +102,8 @@ def _state(network: Network) -> Iterator[str]:
         yield "/* The state between steps, and memory to work in. h_.. and c_.. alone are the state: write one there to"
         yield f" * go on from it. Sizes are rounded up to a multiple of {network.layout.group}. */"
     yield "typedef struct {"
-    yield from (f"  int16_t {name}[{network.layout.units(spec.size)}];" for name, spec in spans)
+    for name, spec in spans:
+        yield f"  {_C_TYPES[spec.dtype.__name__]} {name}[{network.layout.units(spec.size)}];"
     for buffer, size in network.buffers.items():
         yield "  union {"
         yield f"    {network.operand_type} values[{size}];"

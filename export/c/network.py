@@ -4,8 +4,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
+import numpy as np
+
 from ...qmodel import DIRECTION_SUFFIXES, STATES, Affine, Layer, QuantizedModel
 from .layouts import BLOCK, Block, Layout
+from .operator import factors
 from .rows import Array, Rows
 
 
@@ -14,7 +17,7 @@ class Part:
     """One direction of a layer, or the head: what one function in C computes.
 
     name: layer_0, layer_0_reverse, .., head. lefts: how the multipliers of its maps are written. arrays: what the
-    layout packed, by name.
+    layout packed, by name. factors: of a layer of the profile tflite-lstm.
     """
 
     name: str
@@ -24,6 +27,7 @@ class Part:
     layer: Layer | None = None
     index: int = 0
     suffix: str = ""
+    factors: Array | None = None
 
     @property
     def macs(self) -> int:
@@ -77,8 +81,15 @@ class Network:
     @property
     def state_bytes(self) -> int:
         width = 2 if self.operand_type == "int16_t" else 1
-        states = sum(self.layout.units(spec.size) for spec in self.model.states.values())
-        return width * sum(self.buffers.values()) + 2 * states
+        states = sum(
+            np.dtype(spec.dtype).itemsize * self.layout.units(spec.size) for spec in self.model.states.values()
+        )
+        return width * sum(self.buffers.values()) + states
+
+    @property
+    def operator(self) -> bool:
+        """Whether it computes the LSTM of TensorFlow Lite: the profile tflite-lstm."""
+        return self.model.profile == "tflite-lstm"
 
     @property
     def work(self) -> tuple[int, int]:
@@ -95,10 +106,12 @@ def _parts(model: QuantizedModel, layout: Layout) -> Iterator[Part]:
         limit = model.view_limit if index else model.input_limit
         for suffix, direction in zip(DIRECTION_SUFFIXES, layer.directions, strict=False):
             maps = (direction.input, direction.recurrent)
-            rows = (Rows.of(direction.input), Rows.of(direction.recurrent))
+            of = Rows.of_operator if layer.profile == "tflite-lstm" else Rows.of
+            rows = (of(direction.input), of(direction.recurrent))
             lefts = (layout.left(rows[0], limit), layout.left(rows[1], model.view_limit))
             arrays = _pack(layout, list(_blocks(direction, layout.group, rows, lefts)))
-            yield Part(f"layer_{index}{suffix}", maps, lefts, arrays, direction, index, suffix)
+            of_gates = factors(layout, rows, lefts, layer.hidden_size) if of == Rows.of_operator else None
+            yield Part(f"layer_{index}{suffix}", maps, lefts, arrays, direction, index, suffix, of_gates)
     if model.head is not None:
         dense = model.head.dense
         one = Rows.of(dense)

@@ -27,6 +27,7 @@ def source(network: Network) -> str:
         *(array_text(table, f"{values.dtype}_t", values) for table, values in tables(layout.table).items()),
         *(kernel(file) for file in layout.kernels),
         kernel("cells.h"),
+        *(kernel(file) for file in layout.operator if network.operator),
         *(block for part in network.parts for block in _data(network, part)),
         *functions(network),
         f"typedef char {name}_state_has_its_size[sizeof({name}_state_t) == {name.upper()}_STATE_BYTES ? 1 : -1];",
@@ -65,3 +66,11 @@ def _data(network: Network, part: Part) -> Iterator[str]:
             f"static const ern_layer {part.name} = {{\n"
             f"  {stream(network, part)}, {units}, {columns}, {lefts}, {part.layer.cell_exponent}}};\n"
         )
+    if part.factors is not None:
+        rows = ",\n".join("  {" + ", ".join(map(_signed, row)) + "}" for row in part.factors.tolist())
+        yield f"static const ern_factor {part.name}_factors[{len(part.factors)}] = {{\n{rows}}};\n"
+
+
+def _signed(value: int) -> str:
+    """An int32_t of these 32 bits."""
+    return _number(value - 2**32 if value >= 2**31 else value, "int32_t")

@@ -17,3 +17,13 @@ def stream(network: Network, part: Part) -> str:
 def operand(network: Network, part: Part) -> str:
     """Where a part's input is in memory: just before the view of the hidden state."""
     return f"state->operands.values + ERN_INPUT - {network.layout.columns(part.maps[0].columns)}"
+
+
+def view(network: Network, h: str, count: int, place: str) -> str:
+    """The statement that makes the operand of products at `place` from a hidden state."""
+    return f"{'ern_view_of_bytes' if network.operator else 'ern_view_of'}({h}, {count}, {place});"
+
+
+def give(network: Network, h: str, count: int, y: str) -> str:
+    """The statement that makes the output `y` from a hidden state."""
+    return f"{'ern_give_bytes' if network.operator else 'ern_give_state'}({h}, {count}, {y});"

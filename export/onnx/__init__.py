@@ -41,11 +41,16 @@ def to_onnx(model: QuantizedModel, form: Form = "sequence", weights_only: bool =
     no rounding and no saturation of activations.
 
     Raises ValueError for an unknown form, single steps of a bidirectional model, a model whose sums float64 does not
-    hold exactly, or one beyond 2 GiB.
+    hold exactly, one of the profile tflite-lstm (but for weights_only), or one beyond 2 GiB.
     """
     _check(model, QuantizedModel, "call convert(model) first", form)
     if weights_only:
         return _float_file(floating.from_quantized(model), form)
+    if model.profile != "portable":
+        raise ValueError(
+            f"there is no exact ONNX file of the profile {model.profile}: ONNX's operators give other integers than "
+            "TensorFlow Lite's LSTM; export it for TFLite, or train with the profile portable"
+        )
     return integer.sequence_graph(model) if form == "sequence" else integer.step_graph(model)
 
 

@@ -6,7 +6,7 @@ from typing import Any, Final, Literal, get_args
 import numpy as np
 
 from ...qmodel import QuantizedModel
-from . import forms
+from . import forms, operators
 from .graph import TFLiteFile
 from .shapes import ANY
 
@@ -34,18 +34,28 @@ def to_tflite(
     `lengths` int32 [batch]: how many steps of each are valid, 1 .. T. The steps after them are padding, whatever they
     hold: they change no state, and their outputs are 0.
 
+    A model of the profile tflite-lstm becomes TensorFlow Lite's own LSTM operator, in the forms sequence and stream and
+    without `batch`. Runtimes compute it in the flavours of `firmware_sim.run`. It keeps its states in variables of the
+    interpreter, from a sequence to the next too, unless its reset_all_variables (in TensorFlow Lite Micro, Reset) is
+    called; there is no signature `reset`. TensorFlow Lite Micro built with CMSIS-NN's kernels loses them after every
+    call, so that it cannot run the form stream.
+
     x is int8 (w8a8) or int16 (w8a16), y int8 (int16 hidden states for a model without a head), states are int16. All
     carry their scales and zero points; quantise on the host (`QuantizedModel.quantize_input`), because runtimes round
     float inputs differently. The signature is `serving_default`, for stream `step`. The metadata entry `edgernn` is
     JSON: arithmetic version, scheme, form, batch, task, labels, normalisation, and QuantizedModel.fingerprint.
 
     Raises ValueError for an unknown form, steps < 1, steps with a form other than sequence, batch < 1, a bidirectional
-    model in steps, a tensor of 2 GiB or more, and an output scale that float32 cannot hold.
+    model in steps, a tensor of 2 GiB or more, and an output scale that float32 cannot hold; in the profile tflite-lstm
+    for the form step, a batch, and a recurrent weight beyond what the operator's int16 holds.
     """
     _check(model, form, steps, batch)
+    numbers = model.scheme if model.profile == "portable" else model.profile
     layers = "-".join(f"{'2x' if layer.backward else ''}{layer.hidden_size}" for layer in model.layers)
-    file = TFLiteFile(f"edgernn {model.layers[0].cell} {model.input_size}-{layers} {model.scheme} {form}")
-    if form == "sequence":
+    file = TFLiteFile(f"edgernn {model.layers[0].cell} {model.input_size}-{layers} {numbers} {form}")
+    if model.profile == "tflite-lstm":
+        operators.write(file, model, form, ANY if steps is None else steps)
+    elif form == "sequence":
         forms.sequence(file, model, ANY if steps is None else steps, batch)
     elif form == "step":
         forms.step(file, model, batch or 1)
@@ -72,6 +82,8 @@ def _check(model: QuantizedModel, form: str, steps: int | None, batch: int | Non
             raise ValueError(
                 f"steps={steps} goes with the form sequence; {form} takes one step a call, leave steps out"
             )
+    if model.profile == "tflite-lstm":
+        operators.check_operators(model, form, batch)
     size = _largest_tensor(model, steps or 1, batch or 1)
     if size > _TENSOR_BYTES_MAX:
         raise ValueError(f"a tensor of {size} bytes is beyond TFLite's 2 GiB; use fewer steps or a smaller batch")
@@ -94,6 +106,8 @@ def _metadata(model: QuantizedModel, form: str, batch: int | None) -> dict[str, 
         "task": model.task,
         "fingerprint": model.fingerprint,
     }
+    if model.profile != "portable":
+        entry["profile"] = model.profile
     if batch is not None:
         entry["batch"] = batch
     if model.labels:

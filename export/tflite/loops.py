@@ -55,7 +55,7 @@ def loop(
 
 def zero_state(graph: Graph, model: QuantizedModel, name: str, batch: int) -> Tensor:
     """A state before the first step, [batch, 1, 1, hidden_size]."""
-    size, scale = model.states[name]
+    size, scale, _ = model.states[name]
     return graph.constant(name, np.zeros((batch, 1, 1, size)), "int16", scale)
 
 

@@ -35,6 +35,7 @@ table Tensor {
 table QuantizationParameters { min:[float]; max:[float]; scale:[float]; zero_point:[long]; }
 table Operator {
   opcode_index:uint; inputs:[int]; outputs:[int]; builtin_options_type:ubyte; builtin_options:BuiltinOptions;
+  custom_options:[ubyte]; custom_options_format:byte; mutating_variable_inputs:[bool]; intermediates:[int];
 }
 table Buffer { data:[ubyte]; }
 table Metadata { name:string; buffer:uint; }
@@ -42,6 +43,11 @@ table SignatureDef {
   inputs:[TensorMap]; outputs:[TensorMap]; signature_key:string; deprecated_tag:string; subgraph_index:uint;
 }
 table TensorMap { name:string; tensor_index:uint; }
+table UnidirectionalSequenceLSTMOptions { fused_activation_function:byte; }
+table StridedSliceOptions {
+  begin_mask:int; end_mask:int; ellipsis_mask:int; new_axis_mask:int; shrink_axis_mask:int;
+}
+table ReverseV2Options { }
 table Conv2DOptions { padding:byte; stride_w:int; stride_h:int; }
 table AddOptions { fused_activation_function:byte; pot_scale_int16:bool = 1; }
 table SubOptions { fused_activation_function:byte; pot_scale_int16:bool = 1; }
@@ -83,11 +89,14 @@ OPERATORS: Final = {
     "RESHAPE": OperatorType(22, 1, "ReshapeOptions", 17),
     "TANH": OperatorType(28, 3),
     "SUB": OperatorType(41, 5, "SubOptions", 28),
+    "UNIDIRECTIONAL_SEQUENCE_LSTM": OperatorType(44, 1, "UnidirectionalSequenceLSTMOptions", 71),
+    "STRIDED_SLICE": OperatorType(45, 1, "StridedSliceOptions", 32),
     "SPLIT": OperatorType(49, 4, "SplitOptions", 35),
     "CAST": OperatorType(53, 3, "CastOptions", 37),
     "LESS": OperatorType(58, 1, "LessOptions", 41),
     "SLICE": OperatorType(65, 4, "SliceOptions", 48),
     "SHAPE": OperatorType(77, 1, "ShapeOptions", 55),
+    "REVERSE_V2": OperatorType(105, 1, "ReverseV2Options", 81),
     "QUANTIZE": OperatorType(114, 2, "QuantizeOptions", 89),
     "WHILE": OperatorType(119, 1, "WhileOptions", 93),
     "SELECT_V2": OperatorType(123, 1, "SelectV2Options", 98),

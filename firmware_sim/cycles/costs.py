@@ -73,11 +73,13 @@ def part_names(model: QuantizedModel) -> list[str]:
 
 
 def part(model: QuantizedModel, name: str, instructions: float, cycles: float) -> Part:
-    """A part with these costs of one run. Streamed are weights, and of every row its bias and multiplier."""
+    """A part with these costs of one run. Streamed are weights, and of every row its bias and multiplier (in the
+    profile tflite-lstm a gate's rows have one)."""
     maps = _maps(model, name)
     once = name == "other" or (name == "head" and not model.every_step)
     macs = sum(affine.weight.size for affine in maps)
-    return Part(name, macs, macs + 8 * sum(affine.rows for affine in maps), instructions, cycles, once)
+    row = 8 if name == "head" or model.profile == "portable" else 4
+    return Part(name, macs, macs + row * sum(affine.rows for affine in maps), instructions, cycles, once)
 
 
 def _maps(model: QuantizedModel, name: str) -> list[Affine]:

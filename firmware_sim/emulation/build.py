@@ -10,6 +10,8 @@ from functools import cache, cached_property
 from pathlib import Path
 from typing import Final
 
+import numpy as np
+
 from .cores import Core, check, find
 from .elf import Elf
 
@@ -18,7 +20,8 @@ _FLAGS: Final = ("-std=c99", "-ffreestanding", "-ffunction-sections", "-fdata-se
 _LINK: Final = ("-nostdlib", "-nostartfiles", "-static", "-Wl,--gc-sections")
 _DRIVER: Final = "driver"  # the folder of what drives the model; firmware.ld knows it
 _SECONDS: Final = 300.0
-_STATE: Final = re.compile(r"^\s*int16_t ([hc]_\d+(?:_reverse)?)\[(\d+)\];", re.M)  # the first fields of NAME_state_t
+# The first fields of NAME_state_t.
+_STATE: Final = re.compile(r"^\s*int(8|16)_t ([hc]_\d+(?:_reverse)?)\[(\d+)\];", re.M)
 _REGION: Final = re.compile(r"region [`'](ROM|RAM)' overflowed by (\d+) bytes")
 
 
@@ -46,13 +49,13 @@ class Sizes:
 class Firmware:
     """An image for a core: `content` is its ELF file.
 
-    states: how many int16 values the image has of each state, by its name; the model's own come first.
+    states: the state as the image holds it, a field for each name; of a field's values the model's own come first.
     """
 
     core: Core
     name: str
     content: bytes = field(repr=False)
-    states: Mapping[str, int]
+    states: np.dtype[np.void]
 
     @cached_property
     def elf(self) -> Elf:
@@ -143,7 +146,8 @@ def build(core: str, sources: Mapping[str, str], name: str = "model") -> Firmwar
             (driver / file).write_bytes(content)
         objects = sorted(str(file.relative_to(path)) for file in path.rglob("*.o"))
         _gcc(target, path, [*_LINK, *_places(target), *objects, "-lgcc", "-o", "firmware.elf"])
-        states = {state: int(size) for state, size in _STATE.findall(sources[f"{name}.h"])}
+        fields = _STATE.findall(sources[f"{name}.h"])
+        states = np.dtype([(state, f"<i{int(bits) // 8}", (int(size),)) for bits, state, size in fields])
         return Firmware(target, name, (path / "firmware.elf").read_bytes(), states)
 
 

@@ -65,19 +65,23 @@ class Session:
     def state(self) -> State:
         """A copy of the states, by their names; where the image has room for more values than the model, with those."""
         states = self.firmware.states
-        values = np.frombuffer(self._ask(GET, 2 * sum(states.values())).payload, "<i2").astype(np.int16)
-        return dict(zip(states, np.split(values, np.cumsum([*states.values()])[:-1]), strict=True))
+        (values,) = np.frombuffer(self._ask(GET, states.itemsize).payload, states)
+        return {name: values[name].astype(states[name].base.newbyteorder("=")) for name in states.names or ()}
 
     @state.setter
     def state(self, state: State) -> None:
-        """Raises ValueError for other names, or for more values than the image has."""
+        """Raises ValueError for other names or types, or for more values than the image has."""
         states = self.firmware.states
-        if set(state) != set(states) or any(len(state[name]) > size for name, size in states.items()):
-            wanted = ", ".join(f"{name} [{size}]" for name, size in states.items())
+        fields = {name: (*states[name].shape, states[name].base) for name in states.names or ()}
+        if set(state) != set(fields) or any(
+            len(state[name]) > size or state[name].dtype != dtype for name, (size, dtype) in fields.items()
+        ):
+            wanted = ", ".join(f"{name} [{size}] {dtype}" for name, (size, dtype) in fields.items())
             raise ValueError(f"the firmware's states are {wanted}")
-        values = [np.pad(state[name], (0, size - len(state[name]))) for name, size in states.items()]
-        data = np.concatenate(values).astype("<i2").tobytes()
-        self._ask(SET, len(data), data)
+        values = np.zeros(1, states)
+        for name, own in state.items():
+            values[name][0, : len(own)] = own
+        self._ask(SET, states.itemsize, values.tobytes())
 
     def reset(self) -> None:
         """Back to the state zero."""

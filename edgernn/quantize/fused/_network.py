@@ -38,8 +38,13 @@ def explicit() -> Iterator[None]:
 
 
 def available(quantizer: "ModelQuantizer", model: "SequenceModel") -> bool:
-    """Whether the fused operations can run the model: on a processor with a SIMD form, in float32, without dropout."""
+    """Whether the fused operations can run the model: on a processor with a SIMD form, in float32, without dropout.
+
+    They have no other profile than portable.
+    """
     if not _wanted or host_form() is None or quantizer.cells.ops != _PRIMITIVES:
+        return False
+    if quantizer.config.profile != "portable":
         return False
     dropout = model.training and model.rnn.num_layers > 1 and model.rnn.dropout
     weight = model.head.weight

@@ -16,6 +16,8 @@ typedef int32_t ern_gate;
 #define ERN_INTERPOLATE(entry, p, bits, base)                                                                          \
   return ((int32_t)entry >> 16) * 32768 + (int32_t)(entry & 0xFFFFu) * ((p & ((1 << bits) - 1)) << (15 - bits)) + base
 #endif
+ERN_INLINE int32_t ern_interpolate9(uint32_t entry, int32_t p, int32_t base) { ERN_INTERPOLATE(entry, p, 9, base); }
+ERN_INLINE int32_t ern_interpolate8(uint32_t entry, int32_t p, int32_t base) { ERN_INTERPOLATE(entry, p, 8, base); }
 ERN_INLINE int32_t ern_interpolate7(uint32_t entry, int32_t p, int32_t base) { ERN_INTERPOLATE(entry, p, 7, base); }
 ERN_INLINE int32_t ern_interpolate6(uint32_t entry, int32_t p, int32_t base) { ERN_INTERPOLATE(entry, p, 6, base); }
 
@@ -38,6 +40,15 @@ ERN_INLINE ern_gate ern_sigmoid(int32_t p) {
 ERN_INLINE int32_t ern_tanh(int32_t p) {
   int32_t saturated = ern_sat15(p), interval = saturated >> 6;
   return ern_interpolate6(ern_middle(ern_tanh_table)[interval], saturated, 0x4000 + interval) >> 15;
+}
+
+/* sigmoid(v / 12288) for |v| < 255 * 512, tanh(v / 12288) */
+ERN_INLINE ern_gate ern_fine_sigmoid(int32_t v) {
+  return ern_interpolate9(ern_middle(ern_sigmoid_table)[v >> 9], v, 0x40000000 + (v >> 31));
+}
+ERN_INLINE int32_t ern_fine_tanh(int32_t v) {
+  int32_t saturated = ern_sat17(v);
+  return ern_interpolate8(ern_middle(ern_tanh_table)[saturated >> 8], saturated, 0x4000 + (v >> 31)) >> 15;
 }
 
 /* round_shift(gate * v, e), e >= 15 */

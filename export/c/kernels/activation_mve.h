@@ -101,6 +101,18 @@ ERN_INLINE int32_t ern_tanh(int32_t p) {
   return (((value + 32) >> 6) - 32768) * (2 * sign + 1);
 }
 
+/* sigmoid(v / 12288) for |v| < 255 * 512, tanh(v / 12288) */
+ERN_INLINE ern_gate ern_fine_sigmoid(int32_t v) {
+  int32_t sign = v >> 31, magnitude = (v ^ sign) - sign;
+  int32_t interval = magnitude >> 9, value = ern_values[interval] * 512 + ern_slopes[interval] * (magnitude & 511);
+  return (((value + 512) >> 10) ^ sign) + (sign & 32769);
+}
+ERN_INLINE int32_t ern_fine_tanh(int32_t v) {
+  int32_t sign = v >> 31, magnitude = ern_clamp((v ^ sign) - sign, 65279); /* beyond it is 1 */
+  int32_t interval = magnitude >> 8, value = ern_values[interval] * 256 + ern_slopes[interval] * (magnitude & 255);
+  return (((value + 128) >> 8) - 32768) * (2 * sign + 1);
+}
+
 /* round_shift(gate * v, e) */
 ERN_INLINE int32_t ern_scale(ern_gate gate, int32_t v, int e) { return ern_round_shift(gate * v, v >> 31, e); }
 #endif

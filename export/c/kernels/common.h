@@ -44,17 +44,19 @@ typedef int8_t ern_input;
 
 #define ERN_GENERAL (-1) /* in place of a left shift: multipliers of any size, see ern_requantize_general */
 
-/* v, saturated to 8, 15 or 16 bits. */
+/* v, saturated to 8, 15, 16 or 17 bits. */
 #if defined(__GNUC__) && defined(__ARM_FEATURE_SAT)
 #define ERN_SATURATE(bits, v)                                                                                          \
   int32_t saturated;                                                                                                   \
   __asm__("ssat %0, #" bits ", %1" : "=r"(saturated) : "r"(v));                                                        \
   return saturated
+ERN_INLINE int32_t ern_sat17(int32_t v) { ERN_SATURATE("17", v); }
 ERN_INLINE int32_t ern_sat16(int32_t v) { ERN_SATURATE("16", v); }
 ERN_INLINE int32_t ern_sat15(int32_t v) { ERN_SATURATE("15", v); }
 ERN_INLINE int32_t ern_sat8(int32_t v) { ERN_SATURATE("8", v); }
 #else
 #define ERN_SATURATE(bound, v) return v < -bound ? -bound : v >= bound ? bound - 1 : v
+ERN_INLINE int32_t ern_sat17(int32_t v) { ERN_SATURATE(65536, v); }
 ERN_INLINE int32_t ern_sat16(int32_t v) { ERN_SATURATE(32768, v); }
 ERN_INLINE int32_t ern_sat15(int32_t v) { ERN_SATURATE(16384, v); }
 ERN_INLINE int32_t ern_sat8(int32_t v) { ERN_SATURATE(128, v); }

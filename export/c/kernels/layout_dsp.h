@@ -33,7 +33,8 @@ typedef struct {
   "smlad r11, r6, r9, r11\n"                                                                                           \
   "smlad lr, r7, r9, lr\n"
 
-#define ERN_QUADS                                                                                                      \
+/* Four packed rows' sums times 2^8, in r10, r11, r12 and lr. */
+#define ERN_PACKED_SUMS                                                                                                \
   "ldmia r0!, {r10-r12, lr}\n"                                                                                         \
   "lsrs r2, r2, #1\n"                                                                                                  \
   "bcc 1f\n" ERN_QUAD                                                                                                  \
@@ -46,11 +47,15 @@ typedef struct {
   "subs r2, #1\n"                                                                                                      \
   "bne 3b\n"                                                                                                           \
   "4:\n"                                                                                                               \
-  "ldmia r0!, {r4-r7}\n"                                                                                               \
   "sub r10, r10, r11\n"                                                                                                \
   "sub r12, r12, lr\n"                                                                                                 \
   "lsl r11, r11, #8\n"                                                                                                 \
-  "lsl lr, lr, #8\n"                                                                                                   \
+  "lsl lr, lr, #8\n"
+
+/* As shares of pre-activations. */
+#define ERN_QUADS                                                                                                      \
+  ERN_PACKED_SUMS                                                                                                      \
+  "ldmia r0!, {r4-r7}\n"                                                                                               \
   "smmulr r10, r10, r4\n"                                                                                              \
   "smmulr r11, r11, r5\n"                                                                                              \
   "smmulr r12, r12, r6\n"                                                                                              \
@@ -90,6 +95,16 @@ ERN_NAKED const uint32_t *ern_packed_sum4(ERN_IN const uint32_t *words, ERN_IN c
       "pop {r4-r11, pc}\n");
 }
 
+/* The sums alone, times 2^8. */
+ERN_NAKED const uint32_t *ern_packed_sums4(ERN_IN const uint32_t *words, ERN_IN const ern_operand *v,
+                                           ERN_IN int quads, ERN_IN int32_t *sums) {
+  __asm__ volatile(
+      ".syntax unified\n"
+      "push {r4-r11, lr}\n" ERN_PACKED_SUMS
+      "stmia r3, {r10-r12, lr}\n"
+      "pop {r4-r11, pc}\n");
+}
+
 #define ERN_ROW(weights, sum)                                                                                          \
   "sxtb16 r3, " weights "\n"                                                                                           \
   "sxtb16 " weights ", " weights ", ror #8\n"                                                                          \
@@ -121,7 +136,8 @@ ERN_NAKED const uint32_t *ern_wide4(ERN_IN const uint32_t *words, ERN_IN const e
 
 #else
 
-static const uint32_t *ern_packed4(const uint32_t *words, const ern_operand *v, int quads, int32_t *out) {
+/* Sums of four rows times 2^8. */
+static const uint32_t *ern_packed_sums4(const uint32_t *words, const ern_operand *v, int quads, int32_t *sums) {
   uint32_t both[2] = {words[0], words[2]}, low[2] = {words[1], words[3]};
   int pair, column;
   words += 4;
@@ -133,10 +149,17 @@ static const uint32_t *ern_packed4(const uint32_t *words, const ern_operand *v, 
     }
   }
   for (pair = 0; pair < 2; pair++) {
-    out[2 * pair] = ern_requantize((int32_t)(both[pair] - low[pair]), (int32_t)words[2 * pair], 0);
-    out[2 * pair + 1] = ern_requantize((int32_t)(low[pair] << 8), (int32_t)words[2 * pair + 1], 0);
+    sums[2 * pair] = (int32_t)(both[pair] - low[pair]);
+    sums[2 * pair + 1] = (int32_t)(low[pair] << 8);
   }
-  return words + 4;
+  return words;
+}
+
+static const uint32_t *ern_packed4(const uint32_t *words, const ern_operand *v, int quads, int32_t *out) {
+  int row;
+  words = ern_packed_sums4(words, v, quads, out);
+  for (row = 0; row < 4; row++) out[row] = ern_requantize(out[row], (int32_t)*words++, 0);
+  return words;
 }
 
 static const uint32_t *ern_packed_sum4(const uint32_t *words, const ern_operand *v, int quads, int32_t *out) {
@@ -162,6 +185,15 @@ static const uint32_t *ern_wide4(const uint32_t *words, const ern_operand *v, in
   return words + 4 + 4 * quads;
 }
 #endif
+
+/* The sums of four rows, bias + weights . v, of packed ones times 2^8. columns: a multiple of 4. */
+ERN_INLINE void ern_sums4(ern_stream *stream, const ern_operand *v, int columns, int left, int32_t out[4]) {
+  if (left == ERN_PACKED) {
+    stream->words = ern_packed_sums4(stream->words, v, columns / 4, out);
+  } else {
+    stream->words = ern_wide4(stream->words, v, columns / 4, out);
+  }
+}
 
 /* Four rows of a dense map, requantized: out[row] = sat16((bias + weights . v) * multiplier). columns: a multiple of 4. */
 ERN_INLINE void ern_dense4(ern_stream *stream, const ern_operand *v, int columns, int left, int32_t out[4]) {

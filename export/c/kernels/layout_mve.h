@@ -42,34 +42,42 @@ typedef struct {
 
 #define ERN_REPEATED(columns) "dls lr, %[n]\n.p2align 2\n1:\n" columns "le lr, 1b\n"
 
-/* The sums of four rows, and their multipliers. */
+/* The sums of four rows. */
 #define ERN_ROWS4(count, columns)                                                                                      \
   __asm__ volatile(                                                                                                    \
       "ldrd %[a], %[b], [%[w]], #8\n"                                                                                  \
       "ldrd %[c], %[d], [%[w]], #8\n" columns                                                                          \
-      "vldrw.u32 %q[m], [%[w]], #16\n"                                                                                 \
       "vmov %q[sums][2], %q[sums][0], %[a], %[c]\n"                                                                    \
       "vmov %q[sums][3], %q[sums][1], %[b], %[d]\n"                                                                    \
       : [w] "+l"(words), [v] "+r"(*v), [a] "=&Te"(a), [b] "=&Te"(b), [c] "=&Te"(c), [d] "=&Te"(d),                     \
-        [sums] "=&w"(sums), [m] "=&w"(multipliers), [t] "=&w"(unused)                                                  \
+        [sums] "=&w"(sums), [m] "=&w"(*multipliers), [t] "=&w"(other)                                                  \
       : [n] "r"(count)                                                                                                 \
       : "lr", "memory")
 
-/* The next block, requantized but for the saturation. Leaves v behind what it read. */
+/* The sums of the next four rows, which leave v behind what it read; with `then` their multipliers too. */
+#define ERN_SUMS4(name, then)                                                                                          \
+ERN_INLINE int32x4_t name(ern_stream *stream, const ern_operand **v, int columns, int32x4_t *multipliers) {            \
+  const uint32_t *words = stream->words;                                                                               \
+  int32_t a, b, c, d;                                                                                                  \
+  int32x4_t sums, other;                                                                                               \
+  if (columns == 16) {                                                                                                 \
+    ERN_ROWS4(0, ERN_COLUMNS16 then);                                                                                  \
+  } else if (columns == 32) {                                                                                          \
+    ERN_ROWS4(0, ERN_COLUMNS16 ERN_COLUMNS16 then);                                                                    \
+  } else if (columns % 32 == 0) {                                                                                      \
+    ERN_ROWS4(columns / 32, ERN_REPEATED(ERN_COLUMNS16 ERN_COLUMNS16) then);                                           \
+  } else {                                                                                                             \
+    ERN_ROWS4(columns / 16, ERN_REPEATED(ERN_COLUMNS16) then);                                                         \
+  }                                                                                                                    \
+  stream->words = words;                                                                                               \
+  return sums;                                                                                                         \
+}
+ERN_SUMS4(ern_row_sums4, )
+ERN_SUMS4(ern_block_sums4, "vldrw.u32 %q[m], [%[w]], #16\n")
+
+/* The next block, requantized but for the saturation. */
 ERN_INLINE int32x4_t ern_rows4(ern_stream *stream, const ern_operand **v, int columns, int left) {
-  const uint32_t *words = stream->words;
-  int32_t a, b, c, d;
-  int32x4_t sums, multipliers, unused;
-  if (columns == 16) {
-    ERN_ROWS4(0, ERN_COLUMNS16);
-  } else if (columns == 32) {
-    ERN_ROWS4(0, ERN_COLUMNS16 ERN_COLUMNS16);
-  } else if (columns % 32 == 0) {
-    ERN_ROWS4(columns / 32, ERN_REPEATED(ERN_COLUMNS16 ERN_COLUMNS16));
-  } else {
-    ERN_ROWS4(columns / 16, ERN_REPEATED(ERN_COLUMNS16));
-  }
-  stream->words = words;
+  int32x4_t multipliers, sums = ern_block_sums4(stream, v, columns, &multipliers);
   if (left == ERN_GENERAL) {
     int32_t acc[4], packed[4];
     int n;
@@ -163,16 +171,24 @@ ERN_INLINE void ern_give_state(const int16_t *h, int count, int16_t *y) { ern_co
 /* Byte n of a stream's words. */
 ERN_INLINE int32_t ern_byte(const uint32_t *words, int n) { return (int8_t)(words[n / 4] >> (n % 4 * 8) & 255u); }
 
-/* The next block: out[row * step] = sat16((bias + weights . v) * multiplier). */
-ERN_INLINE void ern_rows4(ern_stream *stream, const ern_operand *v, int columns, int left, int32_t *out, int step) {
+/* The sums of the next four rows: bias + weights . v. left: of no account here. */
+ERN_INLINE void ern_sums4(ern_stream *stream, const ern_operand *v, int columns, int left, int32_t out[4]) {
   const uint32_t *words = stream->words;
   int row, n;
   for (row = 0; row < 4; row++) {
-    int32_t sum = (int32_t)words[row];
-    for (n = 0; n < columns; n++) sum += ern_byte(words + 4, n / 16 * 64 + row * 16 + n % 16) * v[n];
-    out[row * step] = ern_requantize(sum, (int32_t)words[4 + columns + row], left);
+    out[row] = (int32_t)words[row];
+    for (n = 0; n < columns; n++) out[row] += ern_byte(words + 4, n / 16 * 64 + row * 16 + n % 16) * v[n];
   }
-  stream->words = words + 8 + columns;
+  stream->words = words + 4 + columns;
+  (void)left;
+}
+
+/* The next block: out[row * step] = sat16((bias + weights . v) * multiplier). */
+ERN_INLINE void ern_rows4(ern_stream *stream, const ern_operand *v, int columns, int left, int32_t *out, int step) {
+  int32_t sums[4];
+  int row;
+  ern_sums4(stream, v, columns, left, sums);
+  for (row = 0; row < 4; row++) out[row * step] = ern_requantize(sums[row], (int32_t)*stream->words++, left);
 }
 
 ERN_INLINE void ern_dense4(ern_stream *stream, const ern_operand *v, int columns, int left, int32_t out[4]) {

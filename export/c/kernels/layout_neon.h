@@ -65,11 +65,11 @@ ERN_INLINE int16x4_t ern_requantize4(int32x4_t acc, int32x4_t multiplier, int le
   return vqmovn_s32(vcombine_s32(vqmovn_s64(low), vqmovn_s64(high)));
 }
 
-/* The next block of four rows: sat16((bias + weights . v) * multiplier). columns: a multiple of 8. */
-ERN_INLINE ern_value ern_rows4(ern_stream *stream, const ern_operand *v, int columns, int left) {
+/* The sums of the next four rows: bias + weights . v. columns: a multiple of 8. */
+ERN_INLINE int32x4_t ern_row_sums4(ern_stream *stream, const ern_operand *v, int columns) {
   const int8_t *w = stream->weights;
-  int32x4_t a = vdupq_n_s32(0), b = a, c = a, d = a, sums;
-  int16x4_t requantized;
+  const int32_t *rows = stream->rows;
+  int32x4_t a = vdupq_n_s32(0), b = a, c = a, d = a;
   int column;
   ERN_UNROLLED
   for (column = 0; column + 16 <= columns; column += 16, w += 64) {
@@ -85,11 +85,17 @@ ERN_INLINE ern_value ern_rows4(ern_stream *stream, const ern_operand *v, int col
     d = ern_dot8(d, vld1_s8(w + 24), v + column);
     w += 32;
   }
-  sums = vaddq_s32(vld1q_s32(stream->rows), ern_lanes(a, b, c, d));
-  requantized = ern_requantize4(sums, vld1q_s32(stream->rows + 4), left);
   stream->weights = w;
-  stream->rows += 8;
-  return requantized;
+  stream->rows = rows + 4;
+  return vaddq_s32(vld1q_s32(rows), ern_lanes(a, b, c, d));
+}
+
+/* The next block of four rows: sat16((bias + weights . v) * multiplier). */
+ERN_INLINE ern_value ern_rows4(ern_stream *stream, const ern_operand *v, int columns, int left) {
+  int32x4_t sums = ern_row_sums4(stream, v, columns);
+  const int32_t *multipliers = stream->rows;
+  stream->rows = multipliers + 4;
+  return ern_requantize4(sums, vld1q_s32(multipliers), left);
 }
 
 ERN_INLINE void ern_dense4(ern_stream *stream, const ern_operand *v, int columns, int left, int32_t out[4]) {
@@ -122,20 +128,25 @@ ERN_INLINE void ern_view_of(const int16_t *h, int units, ern_operand *view) {
 
 #else
 
-/* Four rows of a dense map, requantized: out[row] = sat16((bias + weights . v) * multiplier). */
-ERN_INLINE void ern_dense4(ern_stream *stream, const ern_operand *v, int columns, int left, int32_t out[4]) {
+/* The sums of four rows: bias + weights . v. left: of no account here. */
+ERN_INLINE void ern_sums4(ern_stream *stream, const ern_operand *v, int columns, int left, int32_t out[4]) {
   const int8_t *w = stream->weights;
-  const int32_t *rows = stream->rows;
   int row, start, n;
-  for (row = 0; row < 4; row++) out[row] = rows[row];
+  for (row = 0; row < 4; row++) out[row] = *stream->rows++;
   for (start = 0; start < columns; start += 16) {
     int width = columns - start < 16 ? 8 : 16;
     for (row = 0; row < 4; row++, w += width) {
       for (n = 0; n < width; n++) out[row] += w[n] * v[start + n];
     }
   }
-  for (row = 0; row < 4; row++) out[row] = ern_requantize(out[row], rows[4 + row], left);
   stream->weights = w;
-  stream->rows = rows + 8;
+  (void)left;
+}
+
+/* Four rows of a dense map, requantized: out[row] = sat16((bias + weights . v) * multiplier). */
+ERN_INLINE void ern_dense4(ern_stream *stream, const ern_operand *v, int columns, int left, int32_t out[4]) {
+  int row;
+  ern_sums4(stream, v, columns, left, out);
+  for (row = 0; row < 4; row++) out[row] = ern_requantize(out[row], *stream->rows++, left);
 }
 #endif

@@ -109,6 +109,13 @@ typedef struct {
   "cmp r1, r12\n"                                                                                                      \
   again ERN_FROM_ACCUMULATORS
 
+/* Of sums of 256 * a + b and of b those of 256 * a and of 256 * b. */
+#define ERN_UNPACK                                                                                                     \
+  "subs r4, r4, r5\n"                                                                                                  \
+  "subs r6, r6, r7\n"                                                                                                  \
+  "lsls r5, r5, #8\n"                                                                                                  \
+  "lsls r7, r7, #8\n"
+
 #define ERN_ENTER                                                                                                      \
   ".syntax unified\n"                                                                                                  \
   "push {r3-r7, lr}\n" ERN_FROM_ACCUMULATORS                                                                           \
@@ -151,10 +158,7 @@ typedef struct {
                                                                ERN_IN int32_t *out)
 ERN_ROUTINE(ern_packed4) {
   __asm__ volatile(ERN_SHARES(ERN_SUMS(ERN_COLUMN, "bne 2b\n")
-                              "subs r4, r4, r5\n"
-                              "subs r6, r6, r7\n"
-                              "lsls r5, r5, #8\n"
-                              "lsls r7, r7, #8\n"));
+                              ERN_UNPACK));
 }
 
 ERN_ROUTINE(ern_wide4) {
@@ -166,8 +170,11 @@ ERN_ROUTINE(ern_wide4) {
                               "lsls r7, r3\n"));
 }
 
-/* The sums of four rows of single bytes alone. */
-ERN_ROUTINE(ern_sums4) { __asm__ volatile(ERN_ENTER ERN_SUMS(ERN_WIDE_COLUMN, ERN_FAR) ERN_LEAVE); }
+/* The sums alone: of four rows of single bytes, of packed ones times 2^8. */
+ERN_ROUTINE(ern_wide_sums4) { __asm__ volatile(ERN_ENTER ERN_SUMS(ERN_WIDE_COLUMN, ERN_FAR) ERN_LEAVE); }
+ERN_ROUTINE(ern_packed_sums4) {
+  __asm__ volatile(ERN_ENTER ERN_SUMS(ERN_COLUMN, "bne 2b\n") ERN_UNPACK ERN_LEAVE);
+}
 
 #else
 
@@ -178,7 +185,7 @@ ERN_INLINE int32_t ern_requantize(int32_t acc, uint32_t packed, int left) {
   return ern_sat16(((high >> (packed & 255u)) + 1) >> 1);
 }
 
-static const uint32_t *ern_sums4(const uint32_t *words, const ern_operand *v, uint32_t columns, int32_t *sums) {
+static const uint32_t *ern_wide_sums4(const uint32_t *words, const ern_operand *v, uint32_t columns, int32_t *sums) {
   const uint32_t *word = words + 4;
   uint32_t row, column;
   for (row = 0; row < 4; row++) sums[row] = (int32_t)words[row];
@@ -190,13 +197,14 @@ static const uint32_t *ern_sums4(const uint32_t *words, const ern_operand *v, ui
 
 static const uint32_t *ern_wide_share4(const uint32_t *words, const ern_operand *v, uint32_t columns, int32_t *out) {
   int n, left;
-  words = ern_sums4(words, v, columns, out);
+  words = ern_wide_sums4(words, v, columns, out);
   left = (int)*words++;
   for (n = 0; n < 4; n++) out[n] = ern_requantize(out[n], *words++, left);
   return words;
 }
 
-static const uint32_t *ern_packed_share4(const uint32_t *words, const ern_operand *v, uint32_t columns, int32_t *out) {
+/* Sums of four packed rows times 2^8. */
+static const uint32_t *ern_packed_sums4(const uint32_t *words, const ern_operand *v, uint32_t columns, int32_t *sums) {
   uint32_t both[2] = {words[0], words[2]}, low[2] = {words[1], words[3]}, pair, column;
   for (words += 4, column = 0; column < columns; column++, words++) {
     for (pair = 0; pair < 2; pair++) {
@@ -206,9 +214,16 @@ static const uint32_t *ern_packed_share4(const uint32_t *words, const ern_operan
     }
   }
   for (pair = 0; pair < 2; pair++) {
-    *out++ = ern_requantize((int32_t)(both[pair] - low[pair]), *words++, 0);
-    *out++ = ern_requantize((int32_t)(low[pair] << 8), *words++, 0);
+    *sums++ = (int32_t)(both[pair] - low[pair]);
+    *sums++ = (int32_t)(low[pair] << 8);
   }
+  return words;
+}
+
+static const uint32_t *ern_packed_share4(const uint32_t *words, const ern_operand *v, uint32_t columns, int32_t *out) {
+  int row;
+  words = ern_packed_sums4(words, v, columns, out);
+  for (row = 0; row < 4; row++) out[row] = ern_requantize(out[row], *words++, 0);
   return words;
 }
 
@@ -226,6 +241,17 @@ ERN_ROUTINE(ern_packed4, ern_packed_share4)
 ERN_ROUTINE(ern_wide4, ern_wide_share4)
 #endif
 
+#define ERN_SMALL_PRODUCTS /* of 32 bits */
+
+/* The sums of four rows, bias + weights . v, of packed ones times 2^8. */
+ERN_INLINE void ern_sums4(ern_stream *stream, const ern_operand *v, int columns, int left, int32_t out[4]) {
+  if (left == ERN_PACKED) {
+    stream->words = ern_packed_sums4(stream->words, v, (uint32_t)columns, out);
+  } else {
+    stream->words = ern_wide_sums4(stream->words, v, (uint32_t)columns, out);
+  }
+}
+
 /* Four rows of a dense map, requantized: out[row] = sat16((bias + weights . v) * multiplier). */
 ERN_INLINE void ern_dense4(ern_stream *stream, const ern_operand *v, int columns, int left, int32_t out[4]) {
   int n;
@@ -234,7 +260,7 @@ ERN_INLINE void ern_dense4(ern_stream *stream, const ern_operand *v, int columns
   } else if (left != ERN_GENERAL) {
     stream->words = ern_wide4(stream->words, v, (uint32_t)columns, out);
   } else {
-    stream->words = ern_sums4(stream->words, v, (uint32_t)columns, out);
+    stream->words = ern_wide_sums4(stream->words, v, (uint32_t)columns, out);
     for (n = 0; n < 4; n++) out[n] = ern_requantize_general(out[n], (int32_t)*stream->words++);
   }
 }

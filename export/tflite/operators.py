@@ -1,0 +1,188 @@
+"""The profile tflite-lstm as a file: TensorFlow Lite's own LSTM operator in int8, one a direction of a layer.
+
+What its runtimes check late or not at all is written as they want it: one scale a weight matrix, a power of two as the
+cell state's, the five intermediate tensors (of which LiteRT takes the hidden state's scale).
+Source of the tensors' order and scales: tensorflow/lite/kernels/unidirectional_sequence_lstm.cc.
+"""
+
+from collections.abc import Sequence
+from typing import Final
+
+import numpy as np
+
+from ..._tflite_lstm import OPERATOR_SCALE
+from ...fixedpoint import STATE_VIEW_SCALE
+from ...qmodel import DIRECTION_NAMES, REVERSE, FloatArray, IntArray, Layer, QuantizedModel
+from .arithmetic import Arithmetic
+from .cells import output
+from .graph import Graph, Tensor, TFLiteFile
+from .shapes import reshape
+
+_TANH: Final = 4  # of ActivationFunctionType
+_TIME: Final = 0b010  # the axis of [1, T, size] in a mask
+_OTHERS: Final = 0b101
+INT16_REACH: Final = 32767 * OPERATOR_SCALE  # the largest pre-activation
+
+
+def check_operators(model: QuantizedModel, form: str, batch: int | None) -> None:
+    """Raise ValueError for a form that these operators have not, and for what runtimes would silently get wrong.
+
+    A recurrent term is saturated by TensorFlow Lite Micro's reference kernels and not by CMSIS-NN's, so that both part
+    where it leaves int16. Where one hidden unit alone can do that the model is refused. Where only several together
+    could (whose weights add up to more than 8, as they do in ordinary trained networks), `recurrent_reach` tells.
+    """
+    if form == "step":
+        raise ValueError(
+            "the profile tflite-lstm has no form step: its operator keeps the states inside; use the form stream"
+        )
+    if batch is not None:
+        raise ValueError("the profile tflite-lstm takes one sequence at a time: its operator knows no lengths")
+    for place, layer in _directions(model):
+        alone = float(_terms(layer).max())
+        if alone > INT16_REACH:
+            raise ValueError(
+                f"{place}: a recurrent weight is {alone:.1f}, more than the 8 that the operator's int16 holds: there "
+                "TensorFlow Lite Micro's kernels and CMSIS-NN's differ; use smaller weights, or the profile portable"
+            )
+
+
+def recurrent_reach(model: QuantizedModel) -> tuple[str, float]:
+    """(its place, its largest magnitude) of the recurrent term that can become largest, in real units.
+
+    Up to INT16_REACH TensorFlow Lite Micro's reference kernels and CMSIS-NN's provably compute the same integers;
+    beyond, they part where the hidden states bring it there and the input's term brings the sum back.
+    """
+    reaches = [(place, float(_terms(layer).sum(axis=1).max())) for place, layer in _directions(model)]
+    return max(reaches, key=lambda reach: reach[1])
+
+
+def _directions(model: QuantizedModel) -> list[tuple[str, Layer]]:
+    return [
+        (f"layer {index}{name}", direction)
+        for index, layer in enumerate(model.layers)
+        for name, direction in zip(DIRECTION_NAMES, layer.directions, strict=False)
+    ]
+
+
+def _terms(layer: Layer) -> FloatArray:
+    """|weight|, float64 [rows, hidden_size]: what a hidden state of 1 adds to the recurrent term."""
+    scale = layer.recurrent.weight_scale.astype(np.float64)[:, np.newaxis]
+    terms: FloatArray = np.abs(layer.recurrent.weight.astype(np.float64)) * scale
+    return terms
+
+
+# ---- the forms -------------------------------------------------------------------------------------------------------
+
+
+def write(file: TFLiteFile, model: QuantizedModel, form: str, steps: int) -> None:
+    """The form sequence of so many steps (-1: any number), or the form stream."""
+    if form == "sequence":
+        sequence(file, model, steps)
+    else:
+        stream(file, model)
+
+
+def sequence(file: TFLiteFile, model: QuantizedModel, steps: int) -> None:
+    """x [1, T, input_size] -> y, with T = steps, or any T when steps is -1. It goes on from the states of the sequence
+    before unless the interpreter resets its variables."""
+    graph = file.graph("main")
+    x = _input(graph, model, (1, steps, model.input_size))
+    hidden = _layers(graph, model, x)
+    if model.every_step:
+        read = [reshape(graph, h, (1, steps, 1, h.shape[2]), "h_4d") for h in _turned(graph, hidden)]
+    else:
+        read = [_last(graph, h) for h in hidden]
+    shape = (1, *([steps] if model.every_step else []), model.output_size)
+    y = reshape(graph, output(model, Arithmetic(graph, model.scheme), read), shape, "y")
+    file.signature("serving_default", graph, {"x": x}, {"y": y})
+
+
+def stream(file: TFLiteFile, model: QuantizedModel) -> None:
+    """x [1, input_size] -> y [1, output_size]: the operator over one step, which keeps its states. They are zero at
+    first, and again when the interpreter resets its variables."""
+    graph = file.graph("main")
+    x = _input(graph, model, (1, model.input_size))
+    (hidden,) = _layers(graph, model, reshape(graph, x, (1, 1, model.input_size), "x_3d"))
+    read = reshape(graph, hidden, (1, 1, 1, hidden.shape[2]), "h_4d")
+    y = reshape(graph, output(model, Arithmetic(graph, model.scheme), [read]), (1, model.output_size), "y")
+    file.signature("step", graph, {"x": x}, {"y": y})
+
+
+# ---- parts -----------------------------------------------------------------------------------------------------------
+
+
+def _layers(graph: Graph, model: QuantizedModel, x: Tensor) -> list[Tensor]:
+    """The last layer's hidden states [1, T, hidden_size], one a direction, in the order in which it reads."""
+    hidden: list[Tensor] = []
+    for index, layer in enumerate(model.layers):
+        read = _joined(graph, _turned(graph, hidden)) if hidden else x
+        hidden = [_operator(graph, layer, read, f"{index}")]
+        if layer.backward is not None:
+            hidden.append(_operator(graph, layer.backward, _reversed(graph, read), f"{index}{REVERSE}"))
+    return hidden
+
+
+def _turned(graph: Graph, hidden: Sequence[Tensor]) -> list[Tensor]:
+    """The hidden states of both directions in the order of the steps."""
+    return [hidden[0], *(_reversed(graph, backward) for backward in hidden[1:])]
+
+
+def _joined(graph: Graph, hidden: Sequence[Tensor]) -> Tensor:
+    if len(hidden) == 1:
+        return hidden[0]
+    first = hidden[0]
+    out = graph.tensor("joined", (*first.shape[:2], sum(h.shape[2] for h in hidden)), first.dtype, first.scale)
+    graph.op("CONCATENATION", hidden, [out], axis=2)
+    return out
+
+
+def _operator(graph: Graph, layer: Layer, x: Tensor, place: str) -> Tensor:
+    """The hidden states [1, T, hidden_size] of one direction of a layer."""
+    gates, size = len(layer.gates), layer.hidden_size
+    weights = [
+        graph.constant("w", weight, "int8", scales[0])
+        for affine in (layer.input, layer.recurrent)
+        for weight, scales in zip(np.split(affine.weight, gates), np.split(affine.weight_scale, gates), strict=True)
+    ]
+    scales = np.float32(layer.input.input_scale) * layer.input.weight_scale
+    biases = [
+        graph.constant("b", bias, "int32", scale[0])
+        for bias, scale in zip(np.split(_bias(layer, x.zero_point), gates), np.split(scales, gates), strict=True)
+    ]
+    cell_scale = 2.0**-layer.cell_exponent
+    states = [
+        graph.tensor(f"h_{place}", (1, size), "int8", STATE_VIEW_SCALE, variable=True),
+        graph.tensor(f"c_{place}", (1, size), "int16", cell_scale, variable=True),
+    ]
+    within = [graph.tensor(f"p_{gate}", (0,), "int16", OPERATOR_SCALE) for gate in layer.gates]
+    within.append(graph.tensor("hidden", (0,), "int8", STATE_VIEW_SCALE))
+    out = graph.tensor("h", (*x.shape[:2], size), "int8", STATE_VIEW_SCALE)
+    inputs = [x, *weights, *[None] * 3, *biases, *[None] * 2, *states, *[None] * 4]  # no peepholes, projection, norms
+    graph.op("UNIDIRECTIONAL_SEQUENCE_LSTM", inputs, [out], within, fused_activation_function=_TANH)
+    return out
+
+
+def _bias(layer: Layer, zero_point: int) -> IntArray:
+    """The operator subtracts the input's zero point itself: the bias without it."""
+    bias: IntArray = layer.input.bias + zero_point * layer.input.weight.astype(np.int32).sum(axis=1)
+    return bias
+
+
+def _reversed(graph: Graph, x: Tensor) -> Tensor:
+    """x [1, T, size] from its last step to its first."""
+    out = graph.tensor("reversed", x.shape, x.dtype, x.scale, x.zero_point)
+    graph.op("REVERSE_V2", [x, graph.constant("axis", [1])], [out])
+    return out
+
+
+def _last(graph: Graph, x: Tensor) -> Tensor:
+    """The last step of x [1, T, size], as [1, 1, 1, size]."""
+    bounds = [graph.constant(name, values) for name, values in (("begin", (0, -1, 0)), ("end", (0, 0, 0)))]
+    out = graph.tensor("last", (1, 1, x.shape[2]), x.dtype, x.scale)
+    inputs = [x, *bounds, graph.constant("strides", (1, 1, 1))]
+    graph.op("STRIDED_SLICE", inputs, [out], begin_mask=_OTHERS, end_mask=_OTHERS | _TIME)
+    return reshape(graph, out, (1, 1, 1, x.shape[2]), "last_4d")
+
+
+def _input(graph: Graph, model: QuantizedModel, shape: tuple[int, ...]) -> Tensor:
+    return graph.tensor("x", shape, "int8", float(model.input_scale), model.input_zero_point)

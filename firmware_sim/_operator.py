@@ -1,0 +1,174 @@
+"""The kernel of TensorFlow Lite's int8 LSTM operator in the flavours of its runtimes: `_tflite_lstm` has the equations.
+
+One direction of a layer over a batch of sequences, in plain Numba; the head is the portable one.
+"""
+
+from functools import cache
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from .._tflite_lstm import (
+    HIDDEN_SHIFT,
+    Flavour,
+    gemmlowp_sigmoid,
+    gemmlowp_tanh,
+    operator_multipliers,
+    table_sigmoid,
+    table_tanh,
+)
+from ..fixedpoint import rescale, round_half_away_shift, round_shift, sat8, sat16
+from ..qmodel import Affine, Layer, QuantizedModel
+from ._affine import (
+    MULTIPLIER,
+    SHIFT,
+    SIGMOID,
+    TANH,
+    Array,
+    PackedAffine,
+    accumulate,
+    look_up,
+    pack_affine,
+    padded_columns,
+)
+from ._cells import ZERO, tally
+from ._jit import inlined, kernel
+from ._layer import run_head, time_of
+
+CELL_TANH = 2  # the third of the tables
+
+_COUNTERS = 6  # of saturation: every gate's, h's, c's
+
+
+class OperatorCell(NamedTuple):
+    """One direction's integers, its tables, and what is particular to the flavour."""
+
+    input: PackedAffine
+    recurrent: PackedAffine
+    tables: Array  # int16 [3, 65536]: SIGMOID and TANH of a pre-activation, CELL_TANH of a cell state
+    product_shift: int  # from the scale of i * g, 2^-30, to the cell state's
+    saturates_terms: bool  # the recurrent term is saturated before it is added to the input's
+    rounds_once: bool  # the cell state's products are rounded once, not twice
+
+
+class Operator:
+    """A model of the profile tflite-lstm packed for its kernel: `_kernels.Kernels`."""
+
+    def __init__(self, model: QuantizedModel, flavour: Flavour) -> None:
+        self._cells = [[_pack(direction, flavour) for direction in layer.directions] for layer in model.layers]
+        self._head = None if model.head is None else pack_affine(model.head.dense)
+
+    def columns(self, size: int) -> int:
+        return padded_columns(size)
+
+    def run_layer(
+        self,
+        layer: int,
+        backward: bool,
+        x: Array,
+        lengths: Array,
+        h: Array,
+        c: Array,
+        hidden: Array,
+        views: Array,
+        saturation: Array | None,
+    ) -> None:
+        counters = np.zeros(_COUNTERS, np.int64) if saturation is None else saturation
+        run_operator(self._cells[layer][backward], x, lengths, h, c, hidden, views, backward, counters)
+
+    def run_head(self, views: Array, lengths: Array, last: bool, y: Array) -> None:
+        assert self._head is not None
+        run_head(self._head, views, lengths, last, y)
+
+
+def _pack(layer: Layer, flavour: Flavour) -> OperatorCell:
+    exponent, litert = layer.cell_exponent, flavour == "litert"
+    maps = _pack_affine(layer.input, flavour), _pack_affine(layer.recurrent, flavour)
+    return OperatorCell(*maps, _tables(litert, exponent), 30 - exponent, flavour == "tflm", litert)
+
+
+def _pack_affine(affine: Affine, flavour: Flavour) -> PackedAffine:
+    """With the multipliers of `rescale`, q31 and exponent, in place of those of `requantize`."""
+    packed = pack_affine(affine)
+    multipliers = operator_multipliers(affine.input_scale, affine.weight_scale, flavour)
+    packed.rows[[MULTIPLIER, SHIFT], : affine.rows] = multipliers
+    return packed
+
+
+@cache
+def _tables(litert: bool, cell_exponent: int) -> Array:
+    sigmoid, tanh = (gemmlowp_sigmoid, gemmlowp_tanh) if litert else (table_sigmoid, table_tanh)
+    v = np.arange(65536).astype(np.uint16).view(np.int16).astype(np.int64)
+    return np.stack([sigmoid(v), tanh(v), tanh(v, cell_exponent)]).astype(np.int16)
+
+
+@kernel
+def run_operator(
+    cell: OperatorCell,
+    x: Array,
+    lengths: Array,
+    h: Array,
+    c: Array,
+    hidden: Array,
+    views: Array,
+    backward: bool,
+    saturation: Array,
+) -> None:
+    """As `_layer.run_layer`, but h and hidden are int8 as views are, all three the same integers; limits met are always
+    counted."""
+    rows, size = cell.input.rows.shape[1], np.uint64(h.shape[1])
+    acc, gates = np.empty(rows, np.int32), np.empty(rows, np.int16)
+    view = np.zeros(cell.recurrent.weight.shape[0], np.int8)
+    column = size if backward else ZERO
+    for b in range(np.uint64(x.shape[0])):
+        length = np.uint64(lengths[b])
+        view[: h.shape[1]] = h[b]
+        for n in range(length):
+            t = time_of(n, length, backward)
+            pre_activations(cell, x[b, t], view, acc, gates)
+            for slot in range(4):
+                tally(saturation, slot, gates, np.uint64(slot) * size, size)
+            advance(cell, gates, c[b], view)
+            for u in range(size):
+                if hidden.shape[2] > 0:
+                    hidden[b, t, column + u] = view[u]
+                if views.shape[2] > 0:
+                    views[b, t, column + u] = view[u]
+                saturation[-2] += (view[u] == 127) | (view[u] == -128)
+            tally(saturation, -1, c[b], ZERO, size)
+        h[b] = view[: h.shape[1]]
+
+
+@inlined
+def pre_activations(cell: OperatorCell, x: Array, view: Array, acc: Array, gates: Array) -> None:
+    """gates = sat16(sat16(input term) + recurrent term)."""
+    accumulate(cell.input, x, acc)
+    for n in range(np.uint64(gates.shape[0])):
+        gates[n] = sat16(rescale(acc[n], cell.input.rows[MULTIPLIER, n], cell.input.rows[SHIFT, n]))
+    accumulate(cell.recurrent, view, acc)
+    for n in range(np.uint64(gates.shape[0])):
+        term = rescale(acc[n], cell.recurrent.rows[MULTIPLIER, n], cell.recurrent.rows[SHIFT, n])
+        gates[n] = sat16(gates[n] + (sat16(term) if cell.saturates_terms else term))
+
+
+@inlined
+def scaled(cell: OperatorCell, product: Any, shift: Any) -> Any:
+    """product * 2^-shift, rounded as the flavour does; within int16."""
+    return round_half_away_shift(product, shift) if cell.rounds_once else round_shift(product, shift)
+
+
+@inlined
+def advance(cell: OperatorCell, gates: Array, c: Array, view: Array) -> None:
+    """c' = f * c + i * g, h' = o * tanh(c')."""
+    size = np.uint64(c.shape[0])
+    i, f, g, o = ZERO, size, size + size, size + size + size
+    look_up(cell.tables, SIGMOID, gates, i, g)
+    look_up(cell.tables, TANH, gates, g, size)
+    look_up(cell.tables, SIGMOID, gates, o, size)
+    for u in range(size):
+        kept, fresh = gates[f + u] * c[u], gates[i + u] * gates[g + u]
+        c[u] = sat16(scaled(cell, kept, 15) + scaled(cell, fresh, cell.product_shift))
+        gates[g + u] = c[u]
+    look_up(cell.tables, CELL_TANH, gates, g, size)
+    for u in range(size):
+        view[u] = sat8(round_shift(gates[o + u] * gates[g + u], HIDDEN_SHIFT))

@@ -1,0 +1,384 @@
+"""QAT and PTQ in the profile tflite-lstm: the forward pass gives the integers of TensorFlow Lite Micro's LSTM operator,
+its gradients are those of the float model, and what does not fit the operator is refused."""
+
+import copy
+from dataclasses import replace
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from edgernn._tflite_lstm import FLAVOURS
+from edgernn.data import load
+from edgernn.nn import SequenceModel
+from edgernn.qmodel import QuantizedModel
+from edgernn.quantize import QuantConfig, _ops, calibrate, convert, prepare
+from edgernn.quantize._cells import Cells
+from edgernn.quantize.fused import available
+from edgernn.train import TrainConfig, fit
+
+from . import oracle, tflite_lstm_oracle
+from .command_line import fail, succeed, succeed_json
+from .networks import HIDDEN, OUTPUT, build, sample
+from .test_quantize import SMOOTH as PORTABLE_SMOOTH
+from .test_quantize import gradients
+from .training import ALL_PHASES, CtrlC, same, some_data, some_model, without_times
+
+OPERATOR = QuantConfig(profile="tflite-lstm")
+LEARNED = replace(OPERATOR, learn_scales=True)
+
+
+def ready(config: QuantConfig = OPERATOR, seed: int = 0, **options: Any) -> tuple[SequenceModel, Tensor, Tensor]:
+    """A calibrated LSTM, and an input that leaves the calibrated range here and there."""
+    model = build("lstm", **options)
+    x, lengths = sample(seed, model.rnn.input_size)
+    return calibrate(prepare(model, config), x, lengths), x * 1.2, lengths
+
+
+def assert_equals_integers(model: SequenceModel, x: Tensor, lengths: Tensor) -> None:
+    """The model's outputs are exactly the integers of the flavour tflm times the output scale."""
+    quantized = convert(model)
+    assert quantized.profile == "tflite-lstm"
+    y = model(x, lengths).detach().numpy()
+    integers = quantized.quantize_input(x.numpy())
+    for row, length in enumerate(lengths.tolist()):
+        expected = quantized.dequantize_output(tflite_lstm_oracle.run(quantized, integers[row, :length], "tflm"))
+        assert np.array_equal(y[row] if model.head_kind == "last" else y[row, :length], expected), row
+        assert model.head_kind == "last" or not y[row, length:].any()
+
+
+# ---- the forward pass ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("seed", range(24))
+def test_forward_equals_the_integers(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    config = replace(OPERATOR, per_channel=seed % 4 > 0, learn_scales=seed % 5 == 0)
+    model, x, lengths = ready(
+        config,
+        seed,
+        head=("last", "steps")[seed % 2],
+        gain=(0.3, 1.5, 20.0)[seed % 3],
+        layers=int(rng.integers(1, 4)),
+        inputs=int(rng.integers(1, 12)),
+        size=int(rng.integers(1, 20)),
+        bidirectional=bool(rng.integers(2)),
+        bias=seed % 7 > 0,
+    )
+    assert_equals_integers(model, x, lengths)
+
+
+@pytest.mark.parametrize("config", [OPERATOR, LEARNED], ids=["", "learned scales"])
+def test_forward_still_equals_the_integers_after_training(config: QuantConfig) -> None:
+    model, x, lengths = ready(config)
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.02)
+    losses = []
+    for _ in range(15):
+        optimizer.zero_grad()
+        loss = torch.nn.functional.cross_entropy(model(x, lengths), torch.tensor([0, 1, 2, 0]))
+        torch.autograd.backward(loss)
+        assert all(p.grad is not None and bool(torch.isfinite(p.grad).all()) for p in model.parameters())
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] < 0.7 * losses[0]
+    assert_equals_integers(model, x, lengths)
+
+
+@pytest.mark.parametrize("exponent", range(9, 16))
+def test_every_cell_scale(exponent: int) -> None:
+    model, x, lengths = ready(head="steps", layers=1)
+    assert model.quantizer is not None
+    model.quantizer.cell_exponents.fill_(exponent)
+    assert_equals_integers(model, x, lengths)
+    assert convert(model).layers[0].cell_exponent == exponent
+
+
+def test_pruned_models_stay_exact() -> None:
+    """Also where a gate has lost all its weights and keeps its bias."""
+    model = build("lstm")
+    (x, lengths), mask = sample(), (torch.rand(4 * HIDDEN, HIDDEN) < 0.4).float()
+    mask[:HIDDEN] = 0
+    model.rnn.set_mask("weight_hh_l0", mask)
+    model.rnn.set_mask("weight_ih_l1", mask)
+    calibrate(prepare(model, OPERATOR), x, lengths)
+    assert_equals_integers(model, x, lengths)
+    layers = convert(model).layers
+    assert not layers[0].recurrent.weight[mask.numpy() == 0].any()
+    bias = layers[1].input.bias * layers[1].input.weight_scale.astype(np.float64) * layers[1].input.input_scale
+    expected = sum(model.state_dict()[f"rnn.bias_{side}_l1"] for side in ("ih", "hh"))
+    np.testing.assert_allclose(bias[:HIDDEN], expected[:HIDDEN], atol=1e-6)
+    torch.autograd.backward(model(x, lengths).square().sum())
+    gradient = model.rnn.weight_hh_l0.grad
+    assert gradient is not None
+    assert not gradient[mask == 0].any()
+    assert gradient[mask == 1].any()
+
+
+def test_padding_never_influences_a_result() -> None:
+    for bidirectional in (False, True):
+        model, x, lengths = ready(head="steps", bidirectional=bidirectional)
+        garbage = x.clone()
+        for row, length in enumerate(lengths):
+            garbage[row, length:] = torch.nan
+        y, y_garbage = model(x, lengths), model(garbage, lengths)
+        assert torch.equal(y, y_garbage)
+        pair = [torch.autograd.grad(v.square().sum(), model.rnn.weight_hh_l0)[0] for v in (y, y_garbage)]
+        assert torch.equal(*pair)
+
+
+def test_chunks_with_carried_state_equal_the_whole() -> None:
+    model, x, _ = ready(head="steps")
+    whole, last = model.run(x)
+    first, state = model.run(x[:, :4])
+    second, state = model.run(x[:, 4:], None, state)
+    assert torch.equal(torch.cat([first, second], dim=1), whole)
+    assert all(torch.equal(a, b) for a, b in zip(state, last, strict=True))
+    assert torch.equal(state[0] * 128, (state[0] * 128).round().clamp(-128, 127))  # int8 times 2^-7
+
+
+def test_the_fused_operations_are_not_taken() -> None:
+    model, x, _ = ready()
+    assert model.quantizer is not None
+    assert not available(model.quantizer, model)
+
+
+# ---- the integers ----------------------------------------------------------------------------------------------------
+
+
+def test_a_matrix_has_one_scale_for_each_gate() -> None:
+    for config, of_head in ((OPERATOR, OUTPUT), (LEARNED, OUTPUT), (replace(OPERATOR, per_channel=False), 1)):
+        model = convert(ready(config, bidirectional=True)[0])
+        for layer in model.layers:
+            for affine in (a for one in layer.directions for a in (one.input, one.recurrent)):
+                scales = affine.weight_scale.reshape(4, HIDDEN)
+                assert (scales == scales[:, :1]).all()
+                assert len(np.unique(scales)) == 4
+                assert np.abs(affine.weight.reshape(4, -1)).max(axis=1).tolist() == [127] * 4
+        assert model.head is not None
+        assert len(np.unique(model.head.dense.weight_scale)) == of_head
+
+
+def test_files_bring_the_model_back(tmp_path: Path) -> None:
+    for config in (OPERATOR, LEARNED):
+        model, x, lengths = ready(config)
+        model.save(tmp_path / "model.safetensors")
+        loaded = SequenceModel.load(tmp_path / "model.safetensors")
+        assert loaded.quantizer is not None
+        assert loaded.quantizer.config == config
+        anew = prepare(build("lstm"), config)
+        anew.load_state_dict(model.state_dict())
+        for one in (loaded, anew, copy.deepcopy(model)):
+            assert torch.equal(one(x, lengths), model(x, lengths))
+            assert convert(one).fingerprint == convert(model).fingerprint
+    convert(model).save(tmp_path / "model.ernn")
+    assert QuantizedModel.load(tmp_path / "model.ernn").profile == "tflite-lstm"
+
+
+def test_files_are_silent_about_the_profile_portable() -> None:
+    assert "profile" not in QuantConfig().as_dict()
+    assert QuantConfig(**OPERATOR.as_dict()) == OPERATOR
+
+
+# ---- primitives ------------------------------------------------------------------------------------------------------
+
+
+def test_primitives_equal_the_oracle() -> None:
+    every = range(-32768, 32768)
+    p = torch.tensor(every, dtype=torch.float64)
+    assert _ops.operator_sigmoid(p).tolist() == [tflite_lstm_oracle.table_sigmoid(v) for v in every]
+    some = slice(None, None, 7)
+    for k in range(9, 16):
+        expected = [tflite_lstm_oracle.table_tanh(v, 15 - k) for v in every[some]]
+        assert _ops.operator_tanh(p, k)[some].tolist() == expected
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_rescaling_equals_the_oracle(seed: int) -> None:
+    """Also of accumulators whose product with the multiplier needs more than 53 bits."""
+    rng = np.random.default_rng(seed)
+    m = torch.from_numpy(np.exp2(rng.uniform(-31.9, 6.9, 2000)).astype(np.float32)).double()
+    limit = 2.0**31 / torch.exp2(torch.ceil(torch.log2(m)).clamp(min=0))
+    values = (torch.from_numpy(rng.uniform(-1, 1, 2000)) * limit).floor()
+    values[:500] = (values[:500] * 2.0**-14).floor()
+    found = _ops.operator_rescale(values, _ops.operator_multiplier(m))
+    pairs = zip(values.tolist(), m.tolist(), strict=True)
+    assert found.tolist() == [oracle.rescale(int(v), Fraction(real)) for v, real in pairs]
+
+
+def test_straight_through_gradients() -> None:
+    x = torch.linspace(-40000.0, 40000.0, 801, dtype=torch.float64).round().requires_grad_(True)
+    m = torch.tensor(0.3, dtype=torch.float64, requires_grad=True)
+    torch.autograd.backward(_ops.operator_rescale(x, _ops.operator_multiplier(m)).square().sum() / 2)
+    assert x.grad is not None
+    assert m.grad is not None
+    rounded = oracle.f32(0.3)
+    y = np.array([oracle.rescale(int(v), rounded) for v in x.tolist()], np.float64)
+    np.testing.assert_allclose(x.grad.numpy(), y * float(rounded), rtol=1e-12)
+    np.testing.assert_allclose(m.grad.item(), (y * x.detach().numpy()).sum(), rtol=1e-12)
+
+
+# ---- gradients against autograd of the float model -------------------------------------------------------------------
+
+SMOOTH = replace(
+    PORTABLE_SMOOTH,
+    operator_multiplier=lambda m: m,
+    operator_rescale=lambda x, multiplier: x * multiplier,
+    operator_sigmoid=lambda p: torch.sigmoid(p * 2.0**-12) * 32768.0,
+    operator_tanh=lambda x, exponent: torch.tanh(x * 2.0**-exponent) * 32768.0,
+)
+
+
+@pytest.mark.parametrize("head", ["last", "steps"])
+@pytest.mark.parametrize("bidirectional", [False, True])
+def test_without_rounding_the_cell_is_the_float_model(head: Any, bidirectional: bool) -> None:
+    model, (x, lengths) = build("lstm", head, gain=1.0, bidirectional=bidirectional), sample()
+    inside = x * 0.9  # without rounding, a value at the end of the calibrated range may lie just outside
+    y, expected = model(inside, lengths), gradients(model, inside, lengths)
+    calibrate(prepare(model, OPERATOR), x, lengths)
+    assert model.quantizer is not None
+    model.quantizer.cells = Cells(SMOOTH)
+    torch.testing.assert_close(model(inside, lengths), y, atol=2e-6, rtol=1e-5)
+    for name, gradient in gradients(model, inside, lengths).items():
+        torch.testing.assert_close(gradient, expected[name], atol=1e-5, rtol=1e-4)
+
+
+def test_gradients_with_rounding_point_where_the_float_ones_do() -> None:
+    model, (x, lengths) = build("lstm", "steps", gain=1.0, size=24), sample()
+    expected = gradients(model, x, lengths)
+    calibrate(prepare(model, OPERATOR), x, lengths)
+    for name, gradient in gradients(model, x, lengths).items():
+        cosine = torch.nn.functional.cosine_similarity(gradient.flatten(), expected[name].flatten(), dim=0)
+        assert cosine > 0.98, (name, float(cosine))
+
+
+def test_learned_scales_have_the_gradient_of_lsq() -> None:
+    """As in the profile portable, summed over a gate's rows."""
+    model, *_ = ready(LEARNED, layers=1)
+    quantizer = model.quantizer
+    assert quantizer is not None
+    with torch.no_grad():
+        quantizer.log_weight_scales["weight_hh_l0"] -= 0.4  # some weights now lie outside
+    one, zeros = torch.tensor(1.0, dtype=torch.float64), torch.zeros(4 * HIDDEN)
+    weight = model.rnn.weight_hh_l0.detach()
+    integers, scale = quantizer.integers("weight_hh_l0", weight, zeros, one, one)
+    torch.autograd.backward((integers.weight * integers.multiplier[:, None]).sum())
+    ratio, rounded = weight.double() / scale.detach()[:, None], integers.weight.detach()
+    slope = torch.where(ratio.abs() < 127.5, rounded - ratio, rounded).reshape(4, -1).sum(dim=1)
+    learned = quantizer.log_weight_scales["weight_hh_l0"]
+    assert learned.grad is not None
+    torch.testing.assert_close(learned.grad / (torch.exp2(learned.detach()) * np.log(2.0)), slope, rtol=1e-4, atol=1e-3)
+
+
+# ---- training --------------------------------------------------------------------------------------------------------
+
+CONFIG = replace(ALL_PHASES, profile="tflite-lstm")
+
+
+def test_fit_resumes_to_the_bit(tmp_path: Path) -> None:
+    data = some_data()
+    unbroken = some_model(data, "lstm")
+    expected = fit(unbroken, data, CONFIG, progress=False)
+    assert expected.metrics["test"]["fake_quant"] == expected.metrics["test"]["integer_tflm"]
+    model = some_model(data, "lstm")
+    CtrlC(model, 14)
+    with pytest.raises(KeyboardInterrupt):
+        fit(model, data, CONFIG, tmp_path, progress=False)
+    with pytest.raises(
+        ValueError, match="another config: profile was 'tflite-lstm', now it is 'portable'; resume with"
+    ):
+        fit(some_model(data, "lstm"), data, ALL_PHASES, tmp_path, resume=True, progress=False)
+    model = some_model(data, "lstm")
+    history = fit(model, data, CONFIG, tmp_path, resume=True, progress=False)
+    assert same(model, unbroken)
+    assert without_times(history) == without_times(expected)
+    assert convert(model).profile == "tflite-lstm"
+
+
+# ---- what is refused -------------------------------------------------------------------------------------------------
+
+
+def test_other_cells_are_refused(tmp_path: Path) -> None:
+    data = some_data()
+    for cell in ("gru", "rnn"):
+        with pytest.raises(ValueError, match=f"the profile tflite-lstm is one of LSTMs, the cell is {cell}; use"):
+            prepare(build(cell), OPERATOR)
+        with pytest.raises(ValueError, match=f"the cell is {cell}; use the profile portable"):
+            fit(some_model(data, cell), data, CONFIG, tmp_path / "never", progress=False)
+    assert not (tmp_path / "never").exists()
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: QuantConfig(activations=16, profile="tflite-lstm"), "has the scheme w8a8, not w8a16"),
+        (lambda: QuantConfig.parse("w8a16", profile="tflite-lstm"), "has the scheme w8a8, not w8a16"),
+        (lambda: QuantConfig(profile="tflm"), "unknown profile 'tflm'; known are portable, tflite-lstm"),  # type: ignore[arg-type]
+        (lambda: TrainConfig(qat="w8a16", profile="tflite-lstm"), "has the scheme w8a8, not w8a16"),
+        (lambda: TrainConfig(profile="tflite-lstm"), "profile='tflite-lstm' goes with qat; give qat='w8a8' too"),
+        (lambda: TrainConfig(qat="w8a8", profile=None), "unknown profile None; known are portable"),  # type: ignore[arg-type]
+    ],
+)
+def test_wrong_configs_are_refused(make: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+# ---- the command line ------------------------------------------------------------------------------------------------
+
+TRAINING = ("--cell", "lstm", "--hidden", "6", "--epochs", "2", "--profile", "tflite-lstm")
+INTEGERS = [f"integers_{flavour}" for flavour in FLAVOURS]
+
+
+def test_train_and_eval_show_every_flavour(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    found = succeed_json(capsys, "train", *TRAINING, "-o", tmp_path)["test"]
+    assert list(found) == ["float", "fake_quant", "integer_litert", "integer_tflm", "integer_cmsis"]
+    assert found["integer_tflm"] == found["fake_quant"]
+    models = succeed_json(capsys, "eval", tmp_path / "model.ernn")["models"]
+    assert list(models) == ["float", "fake-quantised", *INTEGERS]
+    assert [models[name] for name in INTEGERS] == [found[f"integer_{flavour}"] for flavour in FLAVOURS]
+    assert models["integers_litert"]["loss"] != models["integers_tflm"]["loss"]
+    for flavour in FLAVOURS:
+        assert f"integers {flavour} " in succeed(capsys, "eval", tmp_path / "model.ernn")
+        assert f"integers {flavour} " in succeed(capsys, "train", *TRAINING, "--resume", "-o", tmp_path)
+    fail(capsys, "another config: profile was", "train", *TRAINING[:-2], "--resume", "-o", tmp_path)
+
+
+def test_quantize_after_training(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    succeed(capsys, "train", *TRAINING[:-2], "--qat", "none", "-q", "-o", tmp_path)
+    arguments = ("quantize", tmp_path / "model.safetensors", "--data", "vowels", "--profile", "tflite-lstm")
+    for method in ("minmax", "percentile", "mse"):
+        found = succeed_json(capsys, *arguments, "--method", method)
+        for name in INTEGERS:
+            assert abs(found["float"]["accuracy"] - found[name]["accuracy"]) < 0.05
+    assert QuantizedModel.load(tmp_path / "model.ernn").profile == "tflite-lstm"
+    assert "integers w8a8 cmsis" in succeed(capsys, *arguments)
+    fail(capsys, "the profile tflite-lstm has the scheme w8a8, not w8a16", *arguments, "--scheme", "w8a16")
+
+
+@pytest.mark.parametrize(
+    ("message", "arguments"),
+    [
+        ("--profile tflite-lstm is for LSTMs; give --cell lstm with it, not gru", ()),
+        ("--profile tflite-lstm is for LSTMs; give --cell lstm with it, not rnn", ("--cell", "rnn")),
+        ("--profile tflite-lstm has 8-bit activations; give --qat w8a8", ("--cell", "lstm", "--qat", "w8a16")),
+        ("--profile tflite-lstm is about integers; give --qat w8a8", ("--cell", "lstm", "--qat", "none")),
+    ],
+)
+def test_options_that_do_not_go_together(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, message: str, arguments: tuple[str, ...]
+) -> None:
+    fail(capsys, message, "train", "--profile", "tflite-lstm", *arguments, "-o", tmp_path / "never")
+    assert not (tmp_path / "never").exists()
+
+
+def test_quantize_refuses_other_cells(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    model = some_model(load("vowels", 0), "gru")
+    model.save(tmp_path / "gru.safetensors")
+    message = "the profile tflite-lstm is one of LSTMs, the cell is gru; use the profile portable"
+    arguments = ("--data", "vowels", "--profile", "tflite-lstm")
+    fail(capsys, message, "quantize", tmp_path / "gru.safetensors", *arguments)
+    assert not (tmp_path / "gru.ernn").exists()

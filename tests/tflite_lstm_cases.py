@@ -1,0 +1,46 @@
+"""Random models of the profile tflite-lstm: 300 of them with a sequence each, and what the oracle makes of it."""
+
+import dataclasses
+from functools import cache
+from typing import Any
+
+import numpy as np
+
+from edgernn._tflite_lstm import Flavour
+from edgernn.qmodel import IntArray, QuantizedModel
+
+from . import tflite_lstm_oracle as oracle
+from .models import HEADS, random_input, random_model
+
+CASES = range(300)
+
+
+def make(seed: int, **kind: Any) -> QuantizedModel:
+    """A small model of the profile; its sizes and head are random unless named."""
+    rng = np.random.default_rng(seed)
+    sizes = {"input_size": int(rng.integers(1, 7)), "hidden_size": int(rng.integers(1, 9)), "head": HEADS[seed % 3]}
+    return random_model(seed, "lstm", profile="tflite-lstm", **(sizes | kind))
+
+
+@cache
+def case(seed: int) -> tuple[QuantizedModel, IntArray]:
+    """Among the 300 are all sizes, heads, directions and cell scales; every fourth runs into all limits, those of the
+    recurrent term too."""
+    model = make(seed, layers=1 + seed % 2, saturating=seed % 4 == 0, bidirectional=seed % 5 == 0)
+    return model, random_input(model, 1 + seed // 3 % 5, seed)
+
+
+@cache
+def expected(seed: int, flavour: Flavour) -> IntArray:
+    model, x = case(seed)
+    return oracle.run(model, x, flavour)
+
+
+def with_inexact_products(model: QuantizedModel) -> QuantizedModel:
+    """A model of one layer with scales whose product float32 rounds as far as it can: each is 1 + 2^-12 times a power
+    of two, so that 2^-24 of the product gets lost."""
+    odd = 1 + 2.0**-12
+    (layer,) = model.layers
+    scale = np.exp2(np.floor(np.log2(layer.input.weight_scale)))
+    inputs = dataclasses.replace(layer.input, input_scale=2.0**-6 * odd, weight_scale=(scale * odd).astype(np.float32))
+    return dataclasses.replace(model, layers=(dataclasses.replace(layer, input=inputs),), input_scale=2.0**-6 * odd)
