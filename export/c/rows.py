@@ -13,26 +13,24 @@ from ...qmodel import Affine
 Array: TypeAlias = npt.NDArray[np.integer[Any]]
 
 _UNIT = (1 << 14, 16)  # multiplier and shift of a quarter: in the range of every layout
-_BITS = 15  # of a multiplier
-_OPERATOR_BITS = 24  # of the operator's: runtimes have it from a float32
 
 
 @dataclass(frozen=True)
 class Rows:
-    """weight int8 [rows, columns]; bias, multiplier and shift int64 [rows]. bits: of a multiplier, at most.
+    """weight int8 [rows, columns]; bias, multiplier and shift int64 [rows].
 
     A row whose weights are all zero, as pruning leaves them, is a constant; its scale, which may be anything, does not
     decide how the other rows are written.
 
-    right: int64 [rows], a gate's second shift in the profile tflite-lstm, whose multipliers are not in the stream.
+    exponent: int64 [rows], of a map of the profile tflite-lstm. Its multipliers are those of `rescale`, without shifts,
+    and not in the stream: a gate has one.
     """
 
     weight: Array
     bias: Array
     multiplier: Array
     shift: Array
-    bits: int = _BITS
-    right: Array | None = None
+    exponent: Array | None = None
 
     @classmethod
     def of(cls, affine: Affine) -> "Rows":
@@ -48,11 +46,9 @@ class Rows:
 
     @classmethod
     def of_operator(cls, affine: Affine) -> "Rows":
-        """Of a map of the profile tflite-lstm: (sum * multiplier, rounded, * 2^-shift), rounded, * 2^-right."""
-        q31, exponent = operator_multipliers(affine.input_scale, affine.weight_scale)
-        multiplier, shift = q31 >> (31 - _OPERATOR_BITS), _OPERATOR_BITS - np.maximum(exponent, 0)
-        right = np.maximum(-exponent, 0)
-        return cls(affine.weight, affine.bias.astype(np.int64), multiplier, shift, _OPERATOR_BITS, right)
+        """Of a map of the profile tflite-lstm."""
+        q31, exponent = operator_multipliers(affine.input_scale, affine.weight_scale, "cmsis")
+        return cls(affine.weight, affine.bias.astype(np.int64), q31, np.zeros_like(q31), exponent)
 
     @property
     def columns(self) -> int:
