@@ -20,7 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from ..engines import missing
+    from ..engines import kernel, missing
     from ..metrics import evaluate
     from ..qmodel import QuantizedModel
     from ._models import float_file, headline, require_dataset
@@ -32,7 +32,8 @@ def run(args: argparse.Namespace) -> int:
     absent = {} if cure is None else {"torch": cure}
     measured = {} if path is None or absent else _in_torch(args, path, dataset)
     with progress(args, "sequence") as report:
-        measured["integers"] = evaluate(quantized, dataset.test, report)
+        other = None if kernel().name == "numba" else kernel().open_batch(quantized)
+        measured["integers"] = evaluate(quantized, dataset.test, report, other)
 
     first, show = headline(quantized.task)
     metrics = ("accuracy", "macro_f1", "loss") if quantized.task == "classification" else ("mae", "rmse", "loss")

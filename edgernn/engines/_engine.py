@@ -25,6 +25,7 @@ class Engine:
     package: what is imported for it. forms: the files it reads, its usual form first. fixed: it reads a TFLite sequence
     only where its number of steps is fixed. usual: one of the few that stand for their kind, for instance in a table.
     slow: too slow to be given much. compiled: each model takes a compiler's run, too long to be given many of them.
+    one_file: the same file has all of its forms.
     """
 
     name: str
@@ -37,6 +38,7 @@ class Engine:
     usual: bool = False
     slow: bool = False
     compiled: bool = False
+    one_file: bool = False
 
     def missing(self) -> str | None:
         """What to do to have this engine and the exporter of its files here, most often a command that installs one;

@@ -114,6 +114,7 @@ class InterpreterGraph:
         return {name: self._interpreter.get_tensor(index) for name, index in self._outputs.items()}
 
     def reset(self) -> None:
+        self._interpreter.reset_all_variables()
         if self._resets:
             self._interpreter.get_signature_runner("reset")()
 

@@ -28,6 +28,7 @@ TARGETS: Final = {
     "cortex-m55": "mve",
     "rv32imc": "generic",
     "raspberry-pi": "neon",
+    "x86-64": "x86",
 }
 
 _KEYWORDS: Final = (

@@ -44,9 +44,15 @@ class Graph:
         scale: Scale | None = None,
         zero_point: int = 0,
         buffer: int = 0,
+        variable: bool = False,
     ) -> Tensor:
-        """A new tensor that an operator or the caller fills, or (with a buffer) one whose values stand in the file."""
+        """A new tensor that an operator or the caller fills, or (with a buffer) one whose values stand in the file.
+
+        variable: an operator keeps its state in it, from one run to the next.
+        """
         table: dict[str, Any] = {"shape": np.abs(shape), "type": TENSOR_TYPES[dtype], "buffer": buffer, "name": name}
+        if variable:
+            table["is_variable"] = True
         if -1 in shape:
             table["shape_signature"] = shape
         if scale is not None:
@@ -64,12 +70,12 @@ class Graph:
         return self._constants[key]
 
     def op(
-        self, name: str, inputs: Sequence[Tensor], outputs: Sequence[Tensor] = (), **options: int | bool | str
+        self, name: str, inputs: Sequence[Tensor | None], outputs: Sequence[Tensor] = (), **options: int | bool | str
     ) -> None:
-        """Append a builtin operator of schema.OPERATORS."""
+        """Append a builtin operator of schema.OPERATORS; None is an optional input that is left out."""
         operator: dict[str, Any] = {
             "opcode_index": self.file.operator_index(name),
-            "inputs": [tensor.index for tensor in inputs],
+            "inputs": [-1 if tensor is None else tensor.index for tensor in inputs],
             "outputs": [tensor.index for tensor in outputs],
         }
         kind = OPERATORS[name]

@@ -12,7 +12,7 @@ typedef struct {
   sum3 += v[n] * w[4 * n + 3];
 
 /* Four rows of a dense map, requantized: out[row] = sat16((bias + weights . v) * multiplier). */
-ERN_INLINE void ern_dense4(ern_stream *stream, const ern_operand *v, int columns, int left, int32_t out[4]) {
+ERN_INLINE void ern_dense(ern_stream *stream, const ern_operand *v, int columns, int left, int32_t out[4]) {
   const int8_t *w = stream->weights;
   const int32_t *rows = stream->rows;
   const ern_operand *end = v + columns, *quads = v + (columns & ~3);

@@ -102,7 +102,7 @@ ERN_INLINE void ern_sum8(ern_stream *stream, const ern_operand *v, int columns, 
   *out = ern_add(first, ern_narrow(next_even, ern_rows4(stream, &v, next_columns, next_left)));
 }
 
-ERN_INLINE void ern_dense4(ern_stream *stream, const ern_operand *v, int columns, int left, int32_t out[4]) {
+ERN_INLINE void ern_dense(ern_stream *stream, const ern_operand *v, int columns, int left, int32_t out[4]) {
   int32x4_t rows = ern_rows4(stream, &v, columns, left);
   vst1q_s32(out, vmovlbq_s16(ern_narrow(rows, rows)));
 }
@@ -175,7 +175,7 @@ ERN_INLINE void ern_rows4(ern_stream *stream, const ern_operand *v, int columns,
   stream->words = words + 8 + columns;
 }
 
-ERN_INLINE void ern_dense4(ern_stream *stream, const ern_operand *v, int columns, int left, int32_t out[4]) {
+ERN_INLINE void ern_dense(ern_stream *stream, const ern_operand *v, int columns, int left, int32_t out[4]) {
   ern_rows4(stream, v, columns, left, out, 1);
 }
 

@@ -66,7 +66,7 @@ ERN_INLINE int16x4_t ern_requantize4(int32x4_t acc, int32x4_t multiplier, int le
 }
 
 /* The next block of four rows: sat16((bias + weights . v) * multiplier). columns: a multiple of 8. */
-ERN_INLINE ern_value ern_rows4(ern_stream *stream, const ern_operand *v, int columns, int left) {
+ERN_INLINE ern_value ern_rows(ern_stream *stream, const ern_operand *v, int columns, int left) {
   const int8_t *w = stream->weights;
   int32x4_t a = vdupq_n_s32(0), b = a, c = a, d = a, sums;
   int16x4_t requantized;
@@ -92,8 +92,8 @@ ERN_INLINE ern_value ern_rows4(ern_stream *stream, const ern_operand *v, int col
   return requantized;
 }
 
-ERN_INLINE void ern_dense4(ern_stream *stream, const ern_operand *v, int columns, int left, int32_t out[4]) {
-  vst1q_s32(out, vmovl_s16(ern_rows4(stream, v, columns, left)));
+ERN_INLINE void ern_dense(ern_stream *stream, const ern_operand *v, int columns, int left, int32_t out[4]) {
+  vst1q_s32(out, vmovl_s16(ern_rows(stream, v, columns, left)));
 }
 
 /* The view of four values, and of a whole hidden state. */
@@ -123,7 +123,7 @@ ERN_INLINE void ern_view_of(const int16_t *h, int units, ern_operand *view) {
 #else
 
 /* Four rows of a dense map, requantized: out[row] = sat16((bias + weights . v) * multiplier). */
-ERN_INLINE void ern_dense4(ern_stream *stream, const ern_operand *v, int columns, int left, int32_t out[4]) {
+ERN_INLINE void ern_dense(ern_stream *stream, const ern_operand *v, int columns, int left, int32_t out[4]) {
   const int8_t *w = stream->weights;
   const int32_t *rows = stream->rows;
   int row, start, n;
