@@ -1,6 +1,6 @@
 # make demo   train, prune, quantise, export, verify, benchmark and simulate a model on real data
 # make test   lint, types and all tests; installs cross compilers and QEMU where they are missing (`make tools`)
-# make test-arm   the engines' aarch64 wheels on the emulated cores of a Raspberry Pi 4 and 5 (about 10 minutes, later 3)
+# make test-arm   what pip installs on a Raspberry Pi, all commands there, and every engine on its emulated cores
 # make soak   10,000 models through every engine, 100,000 damaged files, 300 kills in training and export (half an hour)
 # All make .venv and install what they need first; a second call finds it there.
 
@@ -16,8 +16,9 @@ OLDER := $(shell for p in $(PYTHON) python3.11 python3.10; do \
 
 # The compilers and emulators of firmware. Debian's packages, installed by `make tools` where they are missing
 TOOLS := arm-none-eabi-gcc riscv64-unknown-elf-gcc qemu-system-arm qemu-system-riscv32 \
-  aarch64-linux-gnu-gcc qemu-aarch64
-PACKAGES := gcc-arm-none-eabi gcc-riscv64-unknown-elf qemu-system-arm qemu-system-misc gcc-aarch64-linux-gnu qemu-user
+  aarch64-linux-gnu-gcc arm-linux-gnueabihf-gcc qemu-aarch64
+PACKAGES := gcc-arm-none-eabi gcc-riscv64-unknown-elf qemu-system-arm qemu-system-misc gcc-aarch64-linux-gnu \
+  gcc-arm-linux-gnueabihf qemu-user
 
 .PHONY: demo test test-arm soak tools check bench clean
 .DELETE_ON_ERROR:
@@ -34,7 +35,9 @@ demo: .venv/installed
 test: check tools .venv/tflite-runtime/installed
 	$(BIN)/python -m pytest -n 2 -q
 
-test-arm: .venv/installed
+test-arm: tools .venv/installed
+	$(BIN)/python -m tests.arm.install
+	$(BIN)/python -m tests.arm.user
 	$(BIN)/python -m tests.arm
 
 soak: tools .venv/installed .venv/tflite-runtime/installed

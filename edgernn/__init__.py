@@ -7,6 +7,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from ._predictor import Predictor as Predictor
     from .floatmodel import FloatModel as FloatModel
     from .nn import GRU as GRU
     from .nn import LSTM as LSTM
@@ -30,6 +31,7 @@ _HOMES = {
     "LSTM": "nn",
     "RNN": "nn",
     "SequenceModel": "nn",
+    "Predictor": "_predictor",
     "PruneSchedule": "prune",
     "prune_": "prune",
     "QuantizedModel": "qmodel",

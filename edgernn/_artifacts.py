@@ -21,6 +21,25 @@ from ._files import read_bytes
 Constants = dict[str, npt.NDArray[Any]]
 
 _WEIGHT_READERS = ("Cast", "Transpose", "Unsqueeze")
+_PREFIX: Final = "edgernn."  # of the properties in an ONNX file
+_WORDS: Final = ("edgernn.fingerprint", "edgernn.checksum")  # properties that can look like numbers
+
+
+@dataclass(frozen=True)
+class Port:
+    """An input or output of a file. shape: an axis of any size is -1, or what the file calls it.
+
+    scale, zero_point: of a tensor of integers, where the file says them.
+    """
+
+    dtype: str
+    shape: tuple[int | str, ...]
+    scale: float | None = None
+    zero_point: int = 0
+
+    def __str__(self) -> str:
+        kind = f"{self.dtype} [{', '.join('?' if size == -1 else str(size) for size in self.shape)}]"
+        return kind if self.scale is None else f"{kind}, scale {self.scale:.6g}, zero point {self.zero_point}"
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,11 +47,11 @@ class Artifact:
     """What an exported file holds. `skeleton` is the file with the values of its constants taken out.
 
     weights: the constants that are weights of the network, by name, with their scales where the file holds them.
-    metadata: what edgernn wrote about the model. inputs, outputs: by name, type and shape in words.
+    metadata: what edgernn wrote about the model.
     """
 
-    inputs: Mapping[str, str]
-    outputs: Mapping[str, str]
+    inputs: Mapping[str, "Port"]
+    outputs: Mapping[str, "Port"]
     operators: Counter[str]
     constants: Constants
     skeleton: bytes
@@ -88,21 +107,20 @@ def _parse_onnx(model: Any) -> Artifact:
             constants[tensor.name] = numpy_helper.to_array(tensor)
             tensor.ClearField("raw_data")
     inputs, outputs = (
-        {value.name: _onnx_kind(value.type.tensor_type) for value in values}
+        {value.name: _onnx_port(value.type.tensor_type) for value in values}
         for values in (model.graph.input, model.graph.output)
     )
     skeleton = model.SerializeToString(deterministic=True)
     weights = _onnx_weights(constants, readers)
-    metadata = {prop.key.removeprefix("edgernn."): _plain(prop.value) for prop in model.metadata_props}
+    metadata = plain_properties({prop.key: prop.value for prop in model.metadata_props})
     return Artifact(inputs, outputs, operators, constants, skeleton, weights, metadata)
 
 
-def _onnx_kind(tensor: Any) -> str:
-    """ "int8 [N, T, 12]" """
+def _onnx_port(tensor: Any) -> Port:
     from onnx import helper
 
-    sizes = [str(size.dim_value) if size.HasField("dim_value") else size.dim_param for size in tensor.shape.dim]
-    return f"{helper.tensor_dtype_to_np_dtype(tensor.elem_type)} [{', '.join(sizes)}]"
+    sizes = (size.dim_value if size.HasField("dim_value") else str(size.dim_param) for size in tensor.shape.dim)
+    return Port(str(helper.tensor_dtype_to_np_dtype(tensor.elem_type)), tuple(sizes))
 
 
 def _onnx_weights(constants: Constants, readers: Mapping[str, Any]) -> dict[str, npt.NDArray[Any] | None]:
@@ -117,10 +135,14 @@ def _onnx_weights(constants: Constants, readers: Mapping[str, Any]) -> dict[str,
     return weights
 
 
-def _plain(text: str) -> Any:
-    """A property's value: JSON where it is JSON."""
+def plain_properties(properties: Mapping[str, str]) -> dict[str, Any]:
+    """What edgernn wrote about a model into an ONNX file's properties: JSON where it is JSON."""
+    return {name.removeprefix(_PREFIX): _plain(name, text) for name, text in properties.items()}
+
+
+def _plain(name: str, text: str) -> Any:
     try:
-        return json.loads(text)
+        return text if name in _WORDS else json.loads(text)
     except ValueError:
         return text
 
@@ -237,24 +259,23 @@ def _parse_tflite(content: bytes) -> Artifact:
     numbers = [main.array(slot, np.int32)[1].tolist() for slot in (1, 2)]
     if min((index for part in numbers for index in part), default=0) < 0:
         raise ValueError("an input or output has a negative number")
-    inputs, outputs = ({tensors[index].text(3): _tflite_kind(tensors[index]) for index in part} for part in numbers)
+    inputs, outputs = ({tensors[index].text(3): _tflite_port(tensors[index]) for index in part} for part in numbers)
     weights = {name: constants.get(f"{name}.scale") for name in constants if name.endswith(":w")}
     return Artifact(inputs, outputs, operators, constants, bytes(skeleton), weights, _tflite_metadata(model, buffers))
 
 
-def _tflite_kind(tensor: _Table) -> str:
-    """ "int8 [1, ?, 12], scale 0.0195, zero point 3" """
+def _tflite_port(tensor: _Table) -> Port:
     from .export.tflite.schema import TENSOR_TYPES
 
     code = tensor.scalar(1, "<b")
     name = next((name for name, known in TENSOR_TYPES.items() if known == code), f"type {code}")
-    shape = tensor.array(7, np.int32)[1] if len(tensor.array(7, np.int32)[1]) else tensor.array(0, np.int32)[1]
-    kind = f"{name} [{', '.join('?' if size < 0 else str(size) for size in shape.tolist())}]"
+    signature = tensor.array(7, np.int32)[1]
+    shape = tuple((signature if len(signature) else tensor.array(0, np.int32)[1]).tolist())
     quantization = tensor.table(4)
     if quantization is None:
-        return kind
+        return Port(name, shape)
     scales, points = quantization.array(2, np.float32)[1], quantization.array(3, np.int64)[1]
-    return f"{kind}, scale {scales[0]:.6g}, zero point {points[0]}" if len(scales) and len(points) else kind
+    return Port(name, shape, float(scales[0]), int(points[0])) if len(scales) and len(points) else Port(name, shape)
 
 
 def _tflite_metadata(model: _Table, buffers: list[tuple[int, npt.NDArray[Any]]]) -> dict[str, Any]:

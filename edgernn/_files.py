@@ -77,6 +77,29 @@ def _remove_leftovers(path: Path) -> None:
                 left.unlink()
 
 
+# ---- a checksum inside a file of another format ----------------------------------------------------------------------
+
+UNSEALED: Final = "checksum-to-come"  # stands where the checksum will: as long as that
+
+
+def seal(content: bytes) -> bytes:
+    """The file with a checksum of it all in place of UNSEALED. Raises ValueError unless that stands there once."""
+    found = content.count(UNSEALED.encode())
+    if found != 1:
+        raise ValueError(f"{UNSEALED!r} has a meaning of its own in exported files: do not use it as a label")
+    return content.replace(UNSEALED.encode(), _seal_of(content).encode())
+
+
+def check_seal(content: bytes, checksum: str) -> None:
+    """Raise ValueError unless this is the checksum that `seal` gave the file."""
+    if len(checksum) != len(UNSEALED) or checksum != _seal_of(content.replace(checksum.encode(), UNSEALED.encode())):
+        raise ValueError("damaged or altered: its checksum does not match its content; export it anew")
+
+
+def _seal_of(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()[: len(UNSEALED)]
+
+
 # ---- safetensors with a header ---------------------------------------------------------------------------------------
 
 

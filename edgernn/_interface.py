@@ -1,9 +1,10 @@
 """What a program needs to feed a network real numbers and to read its answers, whatever file the network is in."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -12,6 +13,8 @@ from ._layers import FloatArray, IntArray, check_array, check_scale, read_only
 
 if TYPE_CHECKING:
     from .qmodel import QuantizedModel
+
+State: TypeAlias = Mapping[str, IntArray]  # int16 [hidden_size] by the names of QuantizedModel.states
 
 _TASKS = ("classification", "regression")
 
@@ -124,6 +127,36 @@ class Interface:
         limit = np.float32(1 << self.bits - 1)
         return np.clip(rounded, -limit, limit - 1).astype(self.input_dtype)
 
+    def check_input(self, x: IntArray, axes: tuple[str, ...]) -> IntArray:
+        """x, if it is an array of input integers with these axes, the last one "input_size"; ValueError otherwise."""
+        wanted = np.dtype(self.input_dtype)
+        if not isinstance(x, np.ndarray) or x.dtype != wanted:
+            found = f"dtype {x.dtype}" if isinstance(x, np.ndarray) else f"type {type(x).__name__}"
+            raise ValueError(f"x has {found}, the model takes arrays of {wanted}: use quantize_input for real values")
+        if x.ndim != len(axes) or x.shape[-1] != self.input_size:
+            shape = ", ".join(axes)
+            raise ValueError(f"x has the shape {x.shape}, it must be [{shape}] with input_size {self.input_size}")
+        if 0 in x.shape:
+            raise ValueError(f"x has the shape {x.shape}: give at least one sequence and one step")
+        return x
+
+    def check_streaming(self) -> None:
+        """Raise ValueError for a bidirectional network."""
+        if not self.streams:
+            cure = "use the form sequence"
+            raise ValueError(f"a bidirectional model reads whole sequences, takes no single steps and no state: {cure}")
+
     def dequantize_output(self, y: IntArray) -> FloatArray:
         """Integer outputs -> real values (logits, or the regression's units), float32."""
         return (np.asarray(y) * np.float32(self.output_scale)).astype(np.float32)
+
+
+def check_state(state: State, specs: Mapping[str, tuple[int, type[np.generic]]]) -> None:
+    """Raise ValueError unless `state` holds arrays of these names, sizes and types."""
+    if not isinstance(state, Mapping) or set(state) != set(specs):
+        found = ", ".join(map(str, state)) if isinstance(state, Mapping) else type(state).__name__
+        raise ValueError(f"the state must hold {', '.join(specs)}, not {found}; see zero_state")
+    for name, (size, dtype) in specs.items():
+        check_array(f"the state's {name}", state[name], dtype, 1)
+        if len(state[name]) != size:
+            raise ValueError(f"the state's {name} has {len(state[name])} values, the model's {size}")

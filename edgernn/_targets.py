@@ -12,10 +12,8 @@ import numpy as np
 from ._adversarial import Named
 from ._places import Difference
 from ._sources import exported_sources, place
-from .engines import ENGINES, EmulatedEngine, Engine, Form, Session, export_path
+from .engines import ENGINES, EmulatedEngine, Engine, Form, NativeEngine, Session, export_path, kernel
 from .qmodel import IntArray, QuantizedModel
-
-REFERENCE: Final = ENGINES["numba"]
 
 _FIXED: Final = re.compile(r"(?:_T([1-9]\d{0,8}))?(?:_B([1-9]\d{0,8}))?")  # of a file's name, as fixed_path has it
 
@@ -67,7 +65,7 @@ class Target:
 
     def result(self, model: str) -> "Result":
         """A result of nothing yet."""
-        model += ", step by step" if self.engine.suffix == ".c" and self.form == "step" else ""  # of the same file
+        model += ", step by step" if self.engine.one_file and self.form == "step" else ""
         return Result(self.engine.name, self.file, model, 0, 0, 0)
 
     def failed(self, model: str, problem: object) -> "Result":
@@ -96,7 +94,7 @@ class Result:
 
 def reference(engine: Engine) -> Engine:
     """The kernel as an engine is compared with it: in its flavour of the profile tflite-lstm."""
-    return replace(REFERENCE, flavour=engine.flavour)
+    return replace(kernel(), flavour=engine.flavour)
 
 
 def targets(model: QuantizedModel, engines: Sequence[Engine], model_file: Path | None = None) -> list[Target]:
@@ -104,19 +102,20 @@ def targets(model: QuantizedModel, engines: Sequence[Engine], model_file: Path |
 
     Raises ValueError when there is nothing to compare with the kernel.
     """
-    if all(engine is REFERENCE or engine.refusal(model) for engine in engines):
-        others = (engine for engine in ENGINES.values() if engine is not REFERENCE and engine.refusal(model) is None)
+    reference = kernel()
+    if all(engine is reference or engine.refusal(model) for engine in engines):
+        others = (engine for engine in ENGINES.values() if engine is not reference and engine.refusal(model) is None)
         here = [engine.name for engine in others if engine.missing() is None]
         cure = f"name another engine: {', '.join(here)}" if here else f"install one: {ENGINES['litert'].missing()}"
         refusals = [f"{one.refusal(model)}; " for one in engines if one.refusal(model)]
-        why = "".join(refusals) or f"{REFERENCE.name} is the reference itself; "
+        why = "".join(refusals) or f"{reference.name} is the reference itself; "
         raise ValueError(f"nothing to compare with: {why}{cure}")
     found: list[Target] = []
     for engine in engines:
-        if engine is not REFERENCE:
+        if engine is not reference:
             files = [] if model_file is None else list(_files(engine, model, model_file))
             whole = any(target.batch is None for target in files)
-            forms = engine.forms_of(model) if engine.compiled else engine.forms_of(model)[:1]
+            forms = engine.forms_of(model)[: None if engine.one_file else 1]
             found += files if whole else [*(Target(engine, form) for form in forms), *files]
     return found
 
@@ -128,6 +127,10 @@ def _files(engine: Engine, model: QuantizedModel, model_file: Path) -> Iterator[
     if isinstance(engine, EmulatedEngine):  # a source holds all forms that there are
         for source in exported_sources(engine, model_file):
             yield from (Target(engine, form, source) for form in engine.forms_of(model))
+        return
+    if isinstance(engine, NativeEngine):
+        library = engine.path(model_file)
+        yield from (Target(engine, form, library) for form in engine.forms_of(model) if library.exists())
         return
     for form in engine.forms:
         path = export_path(model_file, form, engine.suffix)

@@ -1,60 +1,69 @@
-"""Float against integers on this machine: quality, file size, and time in ratios, over every installed runtime.
+"""Float against integers on this machine: quality, file size, memory, and time, over every installed runtime.
 
-Everything runs in one process on one thread and is timed in turn, round after round; a ratio is the median over the
-rounds of the time divided by the reference's time in the same round, so that a busy machine disturbs both alike.
+Everything is timed in one process on one thread, in turn, round after round; a ratio is the median over the rounds of
+the CPU time divided by the reference's in the same round, so that a busy machine disturbs both alike. A latency is the
+time of one call, as a clock on the wall shows it.
 """
 
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from importlib.util import find_spec
-from itertools import count
-from pathlib import Path
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from itertools import count, pairwise
 from statistics import median
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
+from ._contenders import STEPS as STEPS
+from ._contenders import Contender as Contender
+from ._contenders import contenders as contenders
+from ._memory import bare_memory as bare_memory
+from ._memory import memory
 from .data import Split
-from .engines import ENGINES, GraphStepper, Session, Stepper, batched, whole
 from .metrics import Progress, compare, counted, unwatched
 from .qmodel import QuantizedModel
 
 Array = npt.NDArray[Any]
-_Form = Literal["sequence", "step"]
 
 ROUNDS: Final = 11
+_KERNELS: Final = ("numba", "native")  # by which others are compared, the first that is here
 
 
 @dataclass(frozen=True)
-class Contender:
-    """One network in one runtime. `prepare` makes what the runtime takes of real inputs [T, input_size], `output` real
-    outputs of what it gives; `bytes` is the size of the file it needs; `kernel` tells that it computes the integers;
-    `stepper` is None for a bidirectional network, which takes no single steps."""
+class Latency:
+    """Seconds of a call: the median, the 95th percentile; and the CPU time as a ratio to the reference's."""
 
-    name: str
-    bytes: int
-    session: Session
-    stepper: Stepper | None
-    prepare: Callable[[Array], Array]
-    output: Callable[[Array], Array]
-    kernel: bool
+    median: float
+    p95: float
+    ratio: float
 
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the table. Times are CPU seconds a sequence and a single step (None where there is no such thing);
-    ratios are to the first line's."""
+    """One line of the table. `step` is None where there are no single steps; `memory` (peak resident bytes of a
+    process of its own) where it could not be measured, for the reason in `memory_note`."""
 
     name: str
     quality: float
     equals_kernel: bool | None
     bytes: int
-    sequence_seconds: float
-    sequence_ratio: float
-    step_seconds: float | None
-    step_ratio: float | None
+    sequence: Latency
+    step: Latency | None
+    memory: int | None
+    memory_note: str
+
+
+@dataclass
+class _Times:
+    """Of one contender: CPU seconds of each round, and seconds of each call."""
+
+    rounds: list[float] = field(default_factory=list)
+    calls: list[float] = field(default_factory=list)
+
+    def latency(self, reference: "_Times") -> Latency:
+        ratio = median(own / other for own, other in zip(self.rounds, reference.rounds, strict=True))
+        return Latency(median(self.calls), float(np.percentile(self.calls, 95)), ratio)
 
 
 def benchmark(
@@ -66,7 +75,8 @@ def benchmark(
 ) -> list[Row]:
     """Quality on the whole split; times over its first `timed` sequences, whole and one step at a time.
 
-    Progress counts the runs of a contender over its sequences.
+    Ratios are to the first contender that is a reference, or else to the kernel. Progress counts the runs of a
+    contender over its sequences.
     """
     numbers, total = count(1), len(contenders) * (2 * (ROUNDS + 1) + 1)
 
@@ -75,29 +85,45 @@ def benchmark(
 
     sequences = [x[:length] for x, length in zip(split.x, split.lengths, strict=True)]
     chosen = sequences[:timed]
-    steps = sum(map(len, chosen))
-    whole_times = _time([_whole_job(contender, chosen) for contender in contenders], ran)
-    step_times = _time([_step_job(contender, chosen) for contender in contenders], ran)
-    kernel = ENGINES["numba"].open(model)
-    expected = [kernel(model.quantize_input(x)) for x in sequences]
+    wholes = _time([_whole_job(contender, chosen) for contender in contenders], ran)
+    steps = _time([_step_job(contender, chosen) for contender in contenders], ran)
+    reference, kernel = contenders.index(reference_of(contenders)), kernel_of(contenders)
+    expected = [kernel.session(kernel.prepare(x)) for x in sequences]
     rows = []
-    for contender, each_whole, each_step in zip(contenders, whole_times, step_times, strict=True):
+    for contender, each_whole, each_step in zip(contenders, wholes, steps, strict=True):
         raw = [contender.session(contender.prepare(x)) for x in sequences]
-        equal = all(map(np.array_equal, raw, expected)) if contender.kernel else None
         rows.append(
             Row(
                 contender.name,
                 quality(model, [contender.output(y) for y in raw], split),
-                equal,
-                contender.bytes,
-                median(each_whole) / len(chosen),
-                _ratio(each_whole, whole_times[0]),
-                median(each_step) / steps if contender.stepper else None,
-                _ratio(each_step, step_times[0]) if contender.stepper else None,
+                all(map(np.array_equal, raw, expected)) if contender.exact else None,
+                len(contender.content),
+                each_whole.latency(wholes[reference]),
+                each_step.latency(steps[reference]) if contender.stepper else None,
+                *memory_of(contender, sequences[0]),
             )
         )
         ran()
     return rows
+
+
+def kernel_of(contenders: Sequence[Contender]) -> Contender:
+    """The one that the integers of the others are compared with. Raises ValueError when there is none."""
+    exact = {contender.name: contender for contender in contenders if contender.exact}
+    if not exact:
+        raise ValueError("no engine of integers is installed here: pip install edgernn, or see edgernn checks")
+    return next((exact[name] for name in _KERNELS if name in exact), next(iter(exact.values())))
+
+
+def reference_of(contenders: Sequence[Contender]) -> Contender:
+    """The one that ratios are to: the first float one, or else the kernel."""
+    return next((contender for contender in contenders if contender.reference), kernel_of(contenders))
+
+
+def memory_of(contender: Contender, x: Array) -> tuple[int | None, str]:
+    """As `_memory.memory`, of a sequence of STEPS steps, of those of x [T, input_size] again and again."""
+    prepared = contender.prepare(np.resize(x, (STEPS, x.shape[1])))
+    return memory(contender.runtime, contender.content, contender.suffix, prepared)
 
 
 def quality(model: QuantizedModel, outputs: Sequence[Array], split: Split) -> float:
@@ -107,112 +133,57 @@ def quality(model: QuantizedModel, outputs: Sequence[Array], split: Split) -> fl
     return float(measured["accuracy" if model.task == "classification" else "mae"])
 
 
-def _whole_job(contender: Contender, sequences: Sequence[Array]) -> Callable[[], None]:
+# ---- time ------------------------------------------------------------------------------------------------------------
+
+_Job = Callable[[], list[float]]  # runs over all sequences; the seconds of each call
+
+
+def _whole_job(contender: Contender, sequences: Sequence[Array]) -> _Job:
     inputs = [contender.prepare(x) for x in sequences]
 
-    def job() -> None:
+    def job() -> list[float]:
+        stamps = [time.perf_counter()]
         for x in inputs:
             contender.session(x)
+            stamps.append(time.perf_counter())
+        return _differences(stamps)
 
     return job
 
 
-def _step_job(contender: Contender, sequences: Sequence[Array]) -> Callable[[], None]:
+def _step_job(contender: Contender, sequences: Sequence[Array]) -> _Job:
     inputs = [contender.prepare(x) for x in sequences]
     stepper = contender.stepper
 
-    def job() -> None:
+    def job() -> list[float]:
+        calls: list[float] = []
         if stepper is None:
-            return
+            return calls
         for x in inputs:
             stepper.reset()
+            stamps = [time.perf_counter()]
             for row in x:
                 stepper.step(row)
+                stamps.append(time.perf_counter())
+            calls += _differences(stamps)
+        return calls
 
     return job
 
 
-def _time(jobs: Sequence[Callable[[], None]], ran: Callable[[], None]) -> list[list[float]]:
-    """CPU seconds of every job in every round, after one round that is not counted. Calls `ran` after each job."""
-    times: list[list[float]] = [[] for _ in jobs]
+def _differences(stamps: Sequence[float]) -> list[float]:
+    return [after - before for before, after in pairwise(stamps)]
+
+
+def _time(jobs: Sequence[_Job], ran: Callable[[], None]) -> list[_Times]:
+    """The times of every job in every round, after one round that is not counted. Calls `ran` after each job."""
+    times = [_Times() for _ in jobs]
     for number in range(ROUNDS + 1):
         for job, own in zip(jobs, times, strict=True):
             started = time.process_time()
-            job()
+            calls = job()
             if number:
-                own.append(time.process_time() - started)
+                own.rounds.append(time.process_time() - started)
+                own.calls += calls
             ran()
     return times
-
-
-def _ratio(times: Sequence[float], reference: Sequence[float]) -> float:
-    return median(own / other for own, other in zip(times, reference, strict=True))
-
-
-# ---- the contenders --------------------------------------------------------------------------------------------------
-
-
-def contenders(model: QuantizedModel, model_file: Path, float_file: Path | None) -> Iterator[Contender]:
-    """Float in torch first (where torch and the float model are at hand), the kernel, then the usual engines."""
-    if float_file is not None and find_spec("torch") is not None:
-        yield _torch(float_file)
-    for engine in ENGINES.values():
-        if engine.usual and engine.missing() is None:
-            size = len(engine.export(model, engine.forms_of(model)[0])) if engine.forms else model_file.stat().st_size
-            name = f"{engine.name} exact" if engine.suffix == ".onnx" else engine.name
-            session, stepper = engine.open(model), None if model.bidirectional else engine.stream(model)
-            yield Contender(name, size, session, stepper, model.quantize_input, model.dequantize_output, True)
-    if ENGINES["onnxruntime"].missing() is None:
-        yield from _float_onnx(model, float_file)
-
-
-def _float_onnx(model: QuantizedModel, float_file: Path | None) -> Iterator[Contender]:
-    from . import export
-    from .floatmodel import FloatModel
-
-    writers: dict[str, Callable[[_Form], bytes]] = {
-        "onnxruntime int8 weights": lambda form: export.to_onnx(model, form, weights_only=True)
-    }
-    if float_file is not None:
-        network = FloatModel.load(float_file)
-        writers["onnxruntime float"] = lambda form: export.float_to_onnx(network, form)
-    load = ENGINES["onnxruntime"].load
-    assert load is not None
-    for name, write in writers.items():
-        sequence = write("sequence")
-        stepper = None if model.bidirectional else GraphStepper(load(write("step")), model.states, np.float32)
-        yield Contender(name, len(sequence), whole(batched(load(sequence))), stepper, _real, _real, False)
-
-
-def _torch(float_file: Path) -> Contender:
-    import torch
-
-    from .nn import SequenceModel
-
-    torch.set_num_threads(1)
-    model = SequenceModel.load(float_file)
-    model.quantizer = None
-    model.eval()
-
-    class Steps:
-        def __init__(self) -> None:
-            self.state: Any = None
-
-        @torch.inference_mode()
-        def step(self, x: Array) -> Array:
-            y, self.state = model.run(torch.from_numpy(x[None, None]), None, self.state)
-            return np.asarray(y[0, 0] if model.head_kind == "steps" else y[0])
-
-        def reset(self) -> None:
-            self.state = None
-
-    @torch.inference_mode()
-    def session(x: Array) -> Array:
-        return np.asarray(model(torch.from_numpy(x[None]))[0])
-
-    stepper = None if model.rnn.bidirectional else Steps()
-    return Contender("torch float", float_file.stat().st_size, session, stepper, _real, _real, False)
-
-
-def _real(x: Array) -> Array:
-    return x

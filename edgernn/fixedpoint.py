@@ -1,19 +1,17 @@
 """Primitives of the integer arithmetic, version 1: exact functions of integers.
 
-Every function takes Python integers, NumPy int64 arrays, or scalars inside a Numba kernel (they inline there), and
-computes the same integers in each. `>>` is the arithmetic shift, which rounds towards minus infinity. Unless a comment
-says otherwise nothing saturates, and the caller keeps products within int64.
+Every function takes Python integers, NumPy int64 arrays, or scalars inside a Numba kernel (firmware_sim/_jit.py lets
+kernels call them), and computes the same integers in each. `>>` is the arithmetic shift, which rounds towards minus
+infinity. Unless a comment says otherwise nothing saturates, and the caller keeps products within int64.
 
 The formats they connect: hidden state and gates are int16 in Q0.15 (value * 2^-15), pre-activations are int16 with the
 scale 1/3072, the LSTM's cell state is int16 with a power-of-two scale 2^-15 .. 2^-9.
 """
 
-from collections.abc import Callable
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
-from numba.extending import register_jitable
 
 from ._sigmoid_table import SIGMOID_TABLE as _SIGMOID_ENTRIES
 
@@ -28,38 +26,25 @@ MULTIPLIER_EXPONENT_MAX: Final = 7
 
 SIGMOID_TABLE: Final[npt.NDArray[np.int64]] = np.array(_SIGMOID_ENTRIES, np.int64)  # Q0.16, step 1/24
 
-_F = TypeVar("_F", bound=Callable[..., Any])
-
-
-def _inlined(function: _F) -> _F:
-    """Let Numba kernels call `function` (it is compiled into the caller) while Python calls it as it is."""
-    inlined: _F = register_jitable(function)
-    return inlined
-
-
 # ---- saturation and rounding -----------------------------------------------------------------------------------------
 
 
-@_inlined
 def sat16(v: Any) -> Any:
     """Clamp to int16: [-32768, 32767]."""
     return np.minimum(np.maximum(v, -32768), 32767)
 
 
-@_inlined
 def sat8(v: Any) -> Any:
     """Clamp to int8: [-128, 127]."""
     return np.minimum(np.maximum(v, -128), 127)
 
 
-@_inlined
 def round_half_away_shift(v: Any, k: Any) -> Any:
     """v / 2^k rounded to nearest, ties away from zero, for 0 <= k <= 62 (gemmlowp's RoundingDivideByPOT)."""
     mask = (1 << k) - 1
     return (v >> k) + ((v & mask) > ((mask >> 1) + (v < 0)))
 
 
-@_inlined
 def round_shift(v: Any, e: Any) -> Any:
     """v * 2^-e for e >= 1, in two roundings: half up for the first bit, then half away from zero for the others.
 
@@ -68,7 +53,6 @@ def round_shift(v: Any, e: Any) -> Any:
     return round_half_away_shift((v + 1) >> 1, e - 1)
 
 
-@_inlined
 def requantize(acc: Any, multiplier: Any, shift: Any) -> Any:
     """sat16(acc * m), ties towards plus infinity, for m = multiplier * 2^-shift: one product and one rounding.
 
@@ -77,7 +61,6 @@ def requantize(acc: Any, multiplier: Any, shift: Any) -> Any:
     return sat16((acc * multiplier + (1 << (shift - 1))) >> shift)
 
 
-@_inlined
 def rescale(v: Any, q31: Any, exponent: Any) -> Any:
     """v * q31 * 2^(exponent - 31) with two roundings: half up, then half away from zero. Not saturating.
 
@@ -92,7 +75,6 @@ def rescale(v: Any, q31: Any, exponent: Any) -> Any:
 # the table's index above its lowest 9 bits and the position between two entries in them. tanh(x) = 2 sigmoid(2 x) - 1.
 
 
-@_inlined
 def sigmoid(p: Any) -> Any:
     """Q0.15 sigmoid of the int16 pre-activation p (scale 1/3072), in [0, 32767]; within 1.1 LSB of the real value."""
     return interpolated_sigmoid(4 * p)
@@ -111,7 +93,6 @@ def interpolated_sigmoid(v: Any) -> Any:
     return (positive + (v < 0) * (mirrored - positive) + 512) >> 10
 
 
-@_inlined
 def tanh(p: Any) -> Any:
     """Q0.15 tanh of the int16 pre-activation p (scale 1/3072), in [-32768, 32767]; within 1.6 LSB of the real value."""
     return interpolated_tanh(4 * p)

@@ -3,7 +3,7 @@
 Sequences are measured a few at a time: beside them and their outputs memory does not grow with their number.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Generator, Iterable
 from contextlib import closing
 from typing import Any, Final
 
@@ -18,6 +18,9 @@ Array = npt.NDArray[Any]
 Metrics = dict[str, Any]
 Progress = Callable[[int, int], object]  # takes how much is done, and how much there is
 
+BatchRun = Callable[[IntArray, npt.NDArray[np.int64]], IntArray]  # takes x and lengths, as firmware_sim.run_batch
+
+_SEQUENCES: Final = 256  # that a `BatchRun` is given at once
 _TERMS: Final = 1 << 16  # of a sum, that are added up at once
 
 
@@ -26,9 +29,13 @@ def unwatched(done: int, total: int) -> None:
 
 
 def evaluate(
-    model: QuantizedModel, split: Split, progress: Progress = unwatched, flavour: Flavour = "litert"
+    model: QuantizedModel,
+    split: Split,
+    progress: Progress = unwatched,
+    flavour: Flavour = "litert",
+    run_batch: BatchRun | None = None,
 ) -> Metrics:
-    """The metrics of the integers that `firmware_sim` computes on `split`, on all cores, without torch.
+    """The metrics of the integers that `firmware_sim` (or `run_batch`) computes of `split` on all cores, without torch.
 
     They count all sequences (head last) or all valid steps (head steps). Classification: accuracy, macro_f1, and f1 by
     class (None for one that neither occurs nor is predicted; such classes do not enter macro_f1). Regression: mae and
@@ -36,17 +43,27 @@ def evaluate(
     sequences. flavour: of the profile tflite-lstm, as `run_batch` takes it. Raises ValueError when the split's
     channels, targets or labels do not fit the model, and for a model without a head.
     """
-    from .firmware_sim import batch_pieces, in_order, run_batch  # Numba and its kernels: only where integers are needed
-
     if model.head is None:
         raise ValueError("a model without a head gives hidden states, which have no metrics; evaluate the whole model")
     check_targets(split, model.task, model.head.kind, model.output_size)
+    outputs = _kernel_outputs(model, split, flavour) if run_batch is None else _outputs(model, split, run_batch)
+    with closing(outputs):  # its threads end here, however it ends
+        return measure(map(model.dequantize_output, outputs), split, model.task, model.head.kind, progress)
+
+
+def _kernel_outputs(model: QuantizedModel, split: Split, flavour: Flavour) -> Generator[IntArray, None, None]:
+    from .firmware_sim import batch_pieces, in_order, run_batch  # Numba and its kernels: only where integers are needed
 
     def run(piece: slice) -> IntArray:
         return run_batch(model, model.quantize_input(split.x[piece]), split.lengths[piece], flavour)
 
-    with closing(in_order(run, batch_pieces(*split.x.shape[:2]))) as outputs:  # its threads end here, however it ends
-        return measure(map(model.dequantize_output, outputs), split, model.task, model.head.kind, progress)
+    return in_order(run, batch_pieces(*split.x.shape[:2]))
+
+
+def _outputs(model: QuantizedModel, split: Split, run_batch: BatchRun) -> Generator[IntArray, None, None]:
+    for start in range(0, len(split), _SEQUENCES):
+        piece = slice(start, start + _SEQUENCES)
+        yield run_batch(model.quantize_input(split.x[piece]), split.lengths[piece])
 
 
 def evaluate_integers(

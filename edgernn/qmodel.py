@@ -10,12 +10,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, TypeAlias
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from ._interface import Interface
+from ._interface import Interface, check_state
+from ._interface import State as State
 from ._layers import CELL_EXPONENTS as CELL_EXPONENTS
 from ._layers import DIRECTION_NAMES as DIRECTION_NAMES
 from ._layers import DIRECTION_SUFFIXES as DIRECTION_SUFFIXES
@@ -37,7 +38,6 @@ from ._layers import view_scale as view_scale
 from .fixedpoint import ARITHMETIC_VERSION, STATE_SCALE
 
 Task = Literal["classification", "regression"]
-State: TypeAlias = Mapping[str, IntArray]  # [hidden_size] by the names of QuantizedModel.states
 
 
 class StateSpec(NamedTuple):
@@ -217,19 +217,11 @@ class QuantizedModel:
     def check_state(self, state: State) -> None:
         """Raise ValueError unless `state` is one to go on from: arrays of the names, types and sizes of `states`."""
         self.check_streaming()
-        if not isinstance(state, Mapping) or set(state) != set(self.states):
-            found = ", ".join(map(str, state)) if isinstance(state, Mapping) else type(state).__name__
-            raise ValueError(f"the state must hold {', '.join(self.states)}, not {found}; see zero_state")
-        for name, spec in self.states.items():
-            check_array(f"the state's {name}", state[name], spec.dtype, 1)
-            if len(state[name]) != spec.size:
-                raise ValueError(f"the state's {name} has {len(state[name])} values, the model's {spec.size}")
+        check_state(state, {name: (spec.size, spec.dtype) for name, spec in self.states.items()})
 
     def check_streaming(self) -> None:
         """Raise ValueError for a bidirectional model."""
-        if self.bidirectional:
-            cure = "use the form sequence"
-            raise ValueError(f"a bidirectional model reads whole sequences, takes no single steps and no state: {cure}")
+        self.interface.check_streaming()
 
     def save_state(self, path: str | Path, state: State) -> None:
         """Write a state of this model to a file, to go on from later. Raises ValueError."""
@@ -257,18 +249,7 @@ class QuantizedModel:
 
     def check_input(self, x: IntArray, axes: tuple[str, ...]) -> IntArray:
         """x, if it is an array of input integers with these axes, the last one "input_size"; ValueError otherwise."""
-        wanted = np.dtype(self.input_dtype)
-        if not isinstance(x, np.ndarray) or x.dtype != wanted:
-            found = f"dtype {x.dtype}" if isinstance(x, np.ndarray) else f"type {type(x).__name__}"
-            raise ValueError(
-                f"x has {found}, the model takes arrays of {wanted}: use model.quantize_input for real values"
-            )
-        if x.ndim != len(axes) or x.shape[-1] != self.input_size:
-            shape = ", ".join(axes)
-            raise ValueError(f"x has the shape {x.shape}, it must be [{shape}] with input_size {self.input_size}")
-        if 0 in x.shape:
-            raise ValueError(f"x has the shape {x.shape}: give at least one sequence and one step")
-        return x
+        return self.interface.check_input(x, axes)
 
     def dequantize_output(self, y: IntArray) -> FloatArray:
         """Integer outputs -> real values (logits, or the regression's units), float32."""

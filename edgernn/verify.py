@@ -19,7 +19,6 @@ from ._places import Opener, cause, difference, first_difference
 from ._sources import other_sources as other_sources
 from ._sources import source_problem, source_text
 from ._targets import COMPILED_ADVERSARIAL as COMPILED_ADVERSARIAL
-from ._targets import REFERENCE as REFERENCE
 from ._targets import SLOW_SEQUENCES as SLOW_SEQUENCES
 from ._targets import SLOW_STEPS as SLOW_STEPS
 from ._targets import Result as Result
@@ -27,7 +26,7 @@ from ._targets import Target as Target
 from ._targets import reference
 from ._targets import targets as targets
 from ._tflite_lstm import Flavour
-from .engines import EmulatedEngine, Engine
+from .engines import EmulatedEngine, Engine, NativeEngine, kernel
 from .qmodel import IntArray, QuantizedModel
 
 
@@ -51,7 +50,7 @@ def verify(model: QuantizedModel, chosen: Sequence[Target], sequences: Named, se
                 continue
             result = _guarded(_compare_file if target.path else _compare, model, target, own, "the model")
             yield result
-            if result.skipped:
+            if result.skipped and engine.compiled:
                 break
             fresh = replace(target, path=None, steps=target.steps and min(target.steps, STEPS))
             if target.batch is None and target.form in engine.forms_of(model) and fresh not in done:
@@ -84,7 +83,7 @@ def flavour_differences(model: QuantizedModel, sequences: Named) -> list[Flavour
     hidden = model.without_head()
     found = []
     for pair in (("litert", "tflm"), ("tflm", "cmsis")):
-        kernels = [replace(REFERENCE, flavour=flavour).open(hidden) for flavour in pair]
+        kernels = [replace(kernel(), flavour=flavour).open(hidden) for flavour in pair]
         apart = [np.abs(kernels[0](x).astype(np.int64) - kernels[1](x)) for _, x in sequences]
         sizes, counts = sum(one.size for one in apart), sum(int(np.count_nonzero(one)) for one in apart)
         found.append(FlavourDifference(pair, sizes, counts, max(int(one.max()) for one in apart)))
@@ -115,6 +114,8 @@ def _compare_file(model: QuantizedModel, target: Target, sequences: Named, name:
         return target.failed(name, problem)
     if isinstance(target.engine, EmulatedEngine):
         return _compare_source(model, target, target.engine, sequences, name)
+    if isinstance(target.engine, NativeEngine):
+        return _compare_library(model, target, target.engine, sequences, name)
     content, fresh = read_bytes(target.path), target.export(model)
     if content == fresh:
         return _compare(model, target, sequences, name, content)
@@ -150,6 +151,19 @@ def _compare_source(
     return _compare(model, target, sequences, name, source_text(target.path).encode())
 
 
+def _compare_library(
+    model: QuantizedModel, target: Target, engine: NativeEngine, sequences: Named, name: str
+) -> Result:
+    """Check a shared library as it lies there. One that this computer's compiler does not give of the model is not run:
+    to load it is to run it."""
+    assert target.path is not None
+    content = read_bytes(target.path)
+    other = engine.other_build(model, content, target.path.name)
+    if other is not None:
+        return replace(target.result(name), skipped=other)
+    return _compare(model, target, sequences, name, content)
+
+
 def _compare(
     model: QuantizedModel,
     target: Target,
@@ -177,14 +191,14 @@ def _compare(
 
 
 def _one_by_one(model: QuantizedModel, target: Target, sequences: Named, content: bytes | None) -> Iterator[_Answer]:
-    session, kernel = target.open(model, content), reference(target.engine)
-    expected = kernel.open(model)
+    session, own = target.open(model, content), reference(target.engine)
+    expected = own.open(model)
     entire = model.every_step or target.steps is not None
 
     def locate(name: str, x: IntArray, explain: bool) -> tuple[Difference, str]:
         first = first_difference(expected, session, name, x, entire=entire)
         prefix = x if entire else x[: first.step + 1]
-        return first, cause(model, kernel.open, target.open, prefix) if explain else ""
+        return first, cause(model, own.open, target.open, prefix) if explain else ""
 
     for name, x in sequences:
         yield 1, expected(x), session(x), partial(locate, name, x)
@@ -192,8 +206,8 @@ def _one_by_one(model: QuantizedModel, target: Target, sequences: Named, content
 
 def _in_batches(model: QuantizedModel, target: Target, sequences: Named, content: bytes | None) -> Iterator[_Answer]:
     """`target.batch` sequences at once, padded with what must not matter."""
-    session, kernel = target.engine.open_batch(model, content), reference(target.engine)
-    answers = kernel.open_batch(model)
+    session, own = target.engine.open_batch(model, content), reference(target.engine)
+    answers = own.open_batch(model)
 
     def locate(
         names: list[str], x: IntArray, lengths: IntArray, expected: IntArray, found: IntArray, explain: bool
@@ -204,7 +218,7 @@ def _in_batches(model: QuantizedModel, target: Target, sequences: Named, content
         def row_of(engine: Engine) -> Opener:
             return lambda model: lambda _: engine.open_batch(model)(x, lengths)[row]
 
-        return first, cause(model, row_of(kernel), row_of(target.engine), x[row]) if explain else ""
+        return first, cause(model, row_of(own), row_of(target.engine), x[row]) if explain else ""
 
     for names, x, lengths in _batches(target, sequences):
         expected, found = answers(x, lengths), session(x, lengths)

@@ -7,11 +7,12 @@ if TYPE_CHECKING:
     from .c import to_c as to_c
     from .onnx import float_to_onnx as float_to_onnx
     from .onnx import to_onnx as to_onnx
+    from .tflite import float_to_tflite as float_to_tflite
     from .tflite import to_tflite as to_tflite
 
-_HOMES = {"to_c": "c", "float_to_onnx": "onnx", "to_onnx": "onnx", "to_tflite": "tflite"}
+_HOMES = {"to_c": "c", "float_to_onnx": "onnx", "float_to_tflite": "tflite", "to_onnx": "onnx", "to_tflite": "tflite"}
 
-__all__ = ["float_to_onnx", "to_c", "to_onnx", "to_tflite"]
+__all__ = ["float_to_onnx", "float_to_tflite", "to_c", "to_onnx", "to_tflite"]
 
 
 def __getattr__(name: str) -> Any:

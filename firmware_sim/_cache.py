@@ -4,10 +4,7 @@ import hashlib
 import inspect
 import os
 import pickle
-import shutil
 import sys
-import tempfile
-import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import cache
@@ -21,8 +18,7 @@ from numba.core.registry import cpu_target
 
 from .. import fixedpoint
 from .._files import write_atomic
-
-KEPT_DAYS: Final = 30
+from ._folders import is_writable, remove_unused, user_cache
 
 _CONFIG: Final[Any] = numba.config
 _SERIALIZE: Final[Any] = serialize
@@ -45,7 +41,7 @@ def cache_folder() -> Path | None:
     except OSError:
         return None
     configured = _CONFIG.CACHE_DIR
-    for base in [Path(configured).absolute()] if configured else [here / "__pycache__", _user_cache()]:
+    for base in [Path(configured).absolute()] if configured else [here / "__pycache__", user_cache()]:
         if _use(base / name):
             return base / name
     return None
@@ -70,32 +66,18 @@ def _hash(root: Path, files: list[Path]) -> str:
     return digest.hexdigest()[:16]
 
 
-def _user_cache() -> Path:
-    if sys.platform == "win32":
-        return Path(os.environ.get("LOCALAPPDATA", tempfile.gettempdir())) / "edgernn"
-    return Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")) / "edgernn"
-
-
 def _use(path: Path) -> bool:
     """Make the folder, or note that it is in use; False when it cannot be written."""
     try:
         new = not path.exists()
-        path.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=path).close()
+        if not is_writable(path):
+            return False
         os.utime(path)
     except OSError:
         return False
-    if new:
-        _remove_unused(path.parent)
+    if new:  # a process that begins to use the code of former sources just now compiles it again
+        remove_unused(path.parent, "kernels-" + 16 * "[0-9a-f]")
     return True
-
-
-def _remove_unused(base: Path) -> None:
-    """Remove the code of former sources. A process that begins to use it just now compiles it again."""
-    for path in base.glob("kernels-" + 16 * "[0-9a-f]"):
-        with suppress(OSError):
-            if path.stat().st_mtime < time.time() - KEPT_DAYS * 86400:
-                shutil.rmtree(path, ignore_errors=True)
 
 
 # ---- the files in it -------------------------------------------------------------------------------------------------

@@ -1,14 +1,28 @@
 """Compilation of the kernels: at their first call, and the machine code is kept for the next process."""
 
 from collections.abc import Callable
-from typing import Any, TypeVar, cast
+from typing import Any, Final, TypeVar, cast
 
 import numba
 from numba.extending import register_jitable
 
+from .. import fixedpoint
 from ._cache import KernelCache, cache_folder
 
 _F = TypeVar("_F", bound=Callable[..., Any])
+
+_PRIMITIVES: Final[tuple[Callable[..., Any], ...]] = (
+    fixedpoint.sat16,
+    fixedpoint.sat8,
+    fixedpoint.round_half_away_shift,
+    fixedpoint.round_shift,
+    fixedpoint.requantize,
+    fixedpoint.rescale,
+    fixedpoint.sigmoid,
+    fixedpoint.tanh,
+)
+for _primitive in _PRIMITIVES:  # here, so that the arithmetic itself does without Numba
+    register_jitable(_primitive)
 
 
 def inlined(function: _F) -> _F:

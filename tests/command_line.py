@@ -20,6 +20,7 @@ FILES = (
     "model_step.onnx",
     "model_weights.onnx",
     "model_float.onnx",
+    "model_float.tflite",
 )
 
 

@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import io
 import json
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -98,7 +99,7 @@ def test_export_prints_sizes(capsys: pytest.CaptureFixture[str], trained: Path, 
         name: (trained / name).stat().st_size for name in FILES
     }
     succeed(capsys, "export", model, "--format", "tflite", "--form", "step", "-o", tmp_path / "one")
-    assert [path.name for path in (tmp_path / "one").iterdir()] == ["model_step.tflite"]
+    assert {path.name for path in (tmp_path / "one").iterdir()} == {"model_step.tflite", "model_float.tflite"}
 
 
 def test_export_says_which_form_has_no_file(capsys: pytest.CaptureFixture[str], trained: Path, tmp_path: Path) -> None:
@@ -110,7 +111,7 @@ def test_export_of_a_fixed_length(capsys: pytest.CaptureFixture[str], run_folder
     model = run_folder / "model.ernn"
     options = ("--format", "tflite", "--form", "sequence", "--steps", "9")
     found = succeed_json(capsys, "export", model, *options)["files"]
-    assert [Path(file["path"]).name for file in found] == ["model_T9.tflite"]
+    assert [Path(file["path"]).name for file in found] == ["model_T9.tflite", "model_float.tflite"]
     rows = succeed_json(capsys, "verify", model, "--sequences", "3", "--engines", "litert,tflm")["results"]
     assert {row["engine"] for row in rows if row["file"] == "model_T9.tflite"} == {"litert", "tflm"}
 
@@ -204,25 +205,34 @@ def test_eval_of_integers_alone(capsys: pytest.CaptureFixture[str], trained: Pat
 
 
 def test_benchmark(capsys: pytest.CaptureFixture[str], trained: Path) -> None:
-    rows = succeed_json(capsys, "benchmark", trained / "model.ernn", "--sequences", "2")["rows"]
+    report = succeed_json(capsys, "benchmark", trained / "model.ernn", "--sequences", "2")
+    rows = report["rows"]
     assert [row["name"] for row in rows] == [
         "torch float",
+        "onnxruntime float",
+        "litert float",
+        "onnxruntime int8 weights",
         "numba",
+        "native",
         "litert",
         "tflm",
         "onnxruntime exact",
-        "onnxruntime int8 weights",
-        "onnxruntime float",
     ]
     found = {row["name"]: row for row in rows}
     metrics = json.loads((trained / "metrics.json").read_text())["test"]
-    for name in ("numba", "litert", "tflm", "onnxruntime exact"):
+    for name in ("numba", "native", "litert", "tflm", "onnxruntime exact"):
         assert found[name]["equals_kernel"] is True
         assert found[name]["quality"] == pytest.approx(metrics["integer"]["accuracy"])
-    assert found["torch float"]["quality"] == found["onnxruntime float"]["quality"]
-    assert found["torch float"]["sequence_ratio"] == found["torch float"]["step_ratio"] == 1
+    for name in ("onnxruntime float", "litert float"):
+        assert found["torch float"]["quality"] == found[name]["quality"]
+    assert found["torch float"]["sequence"]["ratio"] == found["torch float"]["step"]["ratio"] == 1
     assert found["litert"]["bytes"] == (trained / "model.tflite").stat().st_size
-    assert all(row["sequence_seconds"] > 0 and row["step_seconds"] > 0 for row in rows)
+    assert found["litert float"]["bytes"] == (trained / "model_float.tflite").stat().st_size
+    times = [row[what] for row in rows for what in ("sequence", "step")]
+    assert all(0 < time["median"] <= time["p95"] for time in times)
+    assert all(row["memory"] > 10_000_000 for row in rows), [row["memory_note"] for row in rows]
+    assert (report["reference"], report["kernel"]) == ("torch float", "numba")
+    assert report["fingerprint"] == QuantizedModel.load(trained / "model.ernn").fingerprint
 
 
 def test_inspect_every_kind_of_file(capsys: pytest.CaptureFixture[str], trained: Path, run_folder: Path) -> None:
@@ -261,7 +271,7 @@ def test_run_predicts_every_step(
     monkeypatch.setattr(sys, "stdin", io.StringIO("\ufeff" + text))
     lines = [
         line.split("\t")
-        for line in succeed(capsys, "run", trained / "model.ernn", "-", "--engine", engine).splitlines()
+        for line in succeed(capsys, "run", trained / "model.ernn", "-", "--engine", engine, "-q").splitlines()
     ]
     assert [label for label, _ in lines] == [model.labels[index] for index in expected]
     assert all(1 / 9 <= float(score) <= 1 for _, score in lines)
@@ -271,12 +281,15 @@ def test_run_reads_files(capsys: pytest.CaptureFixture[str], trained: Path, tmp_
     rows = load("vowels").test.x[1, :5]
     np.save(tmp_path / "rows.npy", rows)
     np.savetxt(tmp_path / "rows.csv", rows, delimiter=",", fmt="%.9g", header=",".join("abcdefghijkl"), comments="")
-    outputs = [succeed(capsys, "run", trained / "model.ernn", tmp_path / f"rows.{kind}") for kind in ("npy", "csv")]
+    outputs = [
+        succeed(capsys, "run", trained / "model.ernn", tmp_path / f"rows.{kind}", "-q") for kind in ("npy", "csv")
+    ]
     assert outputs[0] == outputs[1]
     assert outputs[0].count("\n") == 5
-    last = succeed(capsys, "run", trained / "model.ernn", tmp_path / "rows.npy", "--last")
+    last = succeed(capsys, "run", trained / "model.ernn", tmp_path / "rows.npy", "--last", "-q")
     assert last == outputs[0].splitlines(keepends=True)[-1]
-    record = json.loads(succeed(capsys, "run", trained / "model.ernn", tmp_path / "rows.npy", "--last", "--json"))
+    last_as_json = succeed(capsys, "run", trained / "model.ernn", tmp_path / "rows.npy", "--last", "--json", "-q")
+    record = json.loads(last_as_json)
     assert record["label"] == last.split("\t")[0]
 
 
@@ -289,7 +302,7 @@ def test_a_regression_from_training_to_run(capsys: pytest.CaptureFixture[str], t
     np.save(tmp_path / "rows.npy", load("battery").test.x[0, :3])
     model = QuantizedModel.load(tmp_path / "model.ernn")
     expected = model.dequantize_output(oracle.run(model, model.quantize_input(load("battery").test.x[0, :3])))
-    out = succeed(capsys, "run", tmp_path / "model.ernn", tmp_path / "rows.npy")
+    out = succeed(capsys, "run", tmp_path / "model.ernn", tmp_path / "rows.npy", "-q")
     assert [float(line) for line in out.splitlines()] == [float(f"{value:.6g}") for value in expected[:, 0]]
 
 
@@ -309,8 +322,8 @@ def test_checks_lists_the_engines(capsys: pytest.CaptureFixture[str], monkeypatc
     assert {name for name, engine in engines.items() if engine["install"]} == {"tflm"}
     assert engines["tflite-runtime-reference"]["reads"] == ".tflite"
     lines = succeed(capsys, "checks").splitlines()
-    assert {program["name"]: program["install"] for program in found["programs"]} == dict.fromkeys(PROGRAMS)
-    assert all(program["version"][0].isdigit() for program in found["programs"])
+    assert {program["name"]: program["install"] for program in found["programs"]} == dict.fromkeys(("cc", *PROGRAMS))
+    assert all(re.match(r"[a-z]* ?\d", program["version"]) for program in found["programs"])
     (line,) = [line for line in lines if line.startswith("tflm ")]
     assert "no " in line
     assert line.endswith("pip install tflite-micro")

@@ -70,7 +70,7 @@ def test_run_predicts_once_all_rows_are_read(
     text = "\n".join(",".join(repr(float(value)) for value in row) for row in rows) + "\n"
     for options in ((), ("--last",)):
         monkeypatch.setattr(sys, "stdin", io.StringIO(text))
-        out = succeed(capsys, "run", model_folder / "model.ernn", "-", "--engine", engine, *options)
+        out = succeed(capsys, "run", model_folder / "model.ernn", "-", "--engine", engine, "-q", *options)
         assert [line.split("\t")[0] for line in out.splitlines()] == [expected]
 
 
@@ -81,7 +81,7 @@ def test_run_prints_an_output_a_row(capsys: pytest.CaptureFixture[str], tmp_path
     rows = np.random.default_rng(5).normal(size=(6, 3)).astype(np.float32)
     np.save(tmp_path / "rows.npy", rows)
     y = oracle.run(model, model.quantize_input(rows))
-    out = succeed_json_lines(succeed(capsys, "run", tmp_path / "model.ernn", tmp_path / "rows.npy", "--json"))
+    out = succeed_json_lines(succeed(capsys, "run", tmp_path / "model.ernn", tmp_path / "rows.npy", "--json", "-q"))
     if head is None:
         assert [record["values"] for record in out] == model.dequantize_output(y).astype(float).tolist()
     else:

@@ -123,7 +123,7 @@ WRONG: dict[str, tuple[str, Spoil]] = {
     "no engine": ("--engines: names nothing", lambda d: ["verify", d / "model.ernn", "--engines", ","]),
     "verify damage": ("damaged", lambda d: ["verify", spoiled_model(d)]),
     "verify nothing": (
-        "nothing to compare with: numba is the reference itself; name another engine: litert, litert-no-delegate",
+        "nothing to compare with: numba is the reference itself; name another engine: native, litert",
         lambda d: ["verify", d / "model.ernn", "--engines", "numba"],
     ),
     "verify other data": (
@@ -151,8 +151,14 @@ WRONG: dict[str, tuple[str, Spoil]] = {
     ),
     "run nothing": ("no such file", lambda d: ["run", d / "model.ernn", d / "no.csv"]),
     "run nan": ("finite", lambda d: ["run", d / "model.ernn", written(d / "n.csv", ",".join(["nan"] * 12) + "\n")]),
-    "run words": ("not a number", lambda d: ["run", d / "model.ernn", written(d / "w.csv", "1,2\nx,3\n")]),
-    "run narrow": ("3 numbers", lambda d: ["run", d / "model.ernn", written(d / "t.csv", "1,2,3\n")]),
+    "run words": (
+        "w.csv, line 1: 'x' is not a number",
+        lambda d: ["run", d / "model.ernn", written(d / "w.csv", ",".join(["x", *"12345678901"]) + "\n")],
+    ),
+    "run narrow": (
+        "3 fields, the model has 12 channels",
+        lambda d: ["run", d / "model.ernn", written(d / "t.csv", "1,2,3\n")],
+    ),
     "run emptiness": ("no rows", lambda d: ["run", d / "model.ernn", written(d / "e.csv", b"")]),
     "run bad npy": ("not a .npy file", lambda d: ["run", d / "model.ernn", written(d / "e.npy", b"x")]),
     "run no engine": ("unknown engine 'tpu'", lambda d: ["run", d / "model.ernn", d / "a.csv", "--engine", "tpu"]),
@@ -179,10 +185,10 @@ def test_nothing_to_resume_leaves_no_folder(capsys: pytest.CaptureFixture[str], 
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("1,2\n", "stdin, row 1: 2 numbers"),
+        ("1,2\n", "stdin, line 1: 2 fields"),
         ("", "stdin: holds no rows"),
         ("1;2\n", "stdin, line 1: fields are"),
-        (b"\xff\xfe1", "stdin: cannot be read as text"),
+        (b"\xff\xfe1", "stdin, line 1: cannot be read as text"),
     ],
 )
 def test_stdin_is_named(trained: Path, content: str | bytes, message: str) -> None:
@@ -210,8 +216,9 @@ def test_the_bound_of_noise_is_the_one_of_training() -> None:
 
 def test_help_of_run_speaks_of_rows() -> None:
     text = " ".join(subprocess_of("run", "--help").stdout.split())
-    assert "print one JSON object a row" in text
-    assert "predictions and errors are all it prints" in text
+    assert "print one JSON object a prediction" in text
+    assert "no warnings, no summary" in text
+    assert 'a line with - (with --json: an "error") stands in its place' in text
     assert "print errors alone" in subprocess_of("eval", "--help").stdout
 
 
@@ -263,7 +270,9 @@ def test_interrupted_while_it_waits(trained: Path) -> None:
         assert process.stdout.readline().startswith("speaker ")
         process.send_signal(signal.SIGINT)
         assert process.wait(timeout=30) == 130
-        assert process.stderr.read() == "edgernn run: interrupted\n"
+        summary, last = process.stderr.read().splitlines()
+        assert summary.startswith("edgernn run: 1 row, 1 prediction by numba; ")
+        assert last == "edgernn run: interrupted"
 
 
 @pytest.mark.parametrize("module", ["edgernn.cli.quantize", "numpy", "torch"])

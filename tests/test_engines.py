@@ -234,7 +234,7 @@ def test_foreign_and_damaged_content_is_refused(engine: Engine, form: Form) -> N
             engine.open(model, form, content)
 
 
-@pytest.mark.parametrize("engine", [e for e in QUICK if e.forms], ids=lambda engine: engine.name)
+@pytest.mark.parametrize("engine", [e for e in QUICK if e.forms and not e.one_file], ids=lambda engine: engine.name)
 def test_a_file_of_another_form_or_model_is_refused(engine: Engine) -> None:
     model = random_model(7, "lstm", "w8a8", hidden_size=4, input_size=3)
     for other in (
@@ -352,7 +352,7 @@ def test_a_missing_runtime_is_named_with_its_command(monkeypatch: pytest.MonkeyP
         select(["tflm"])
     monkeypatch.setitem(sys.modules, "onnx", None)  # ONNX Runtime is there, but nothing writes its files
     assert ENGINES["onnxruntime"].missing() == "pip install 'edgernn[export]'"
-    with pytest.raises(ValueError, match="unknown engine 'tpu'; known are numba, litert, .*, onnx-reference"):
+    with pytest.raises(ValueError, match="unknown engine 'tpu'; known are numba, native, litert, .*, onnx-reference"):
         select(["tpu"])
 
 

@@ -76,6 +76,7 @@ class Primitives:
         source = [
             "#include <stdint.h>",
             "#define ERN_W8A16 0",
+            f"#define ERN_BLOCK {chosen.block}",
             kernel("common.h"),
             *(array_text(name, f"{values.dtype}_t", values) for name, values in tables(chosen.table).items()),
             *(kernel(file) for file in chosen.kernels),

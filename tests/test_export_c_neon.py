@@ -89,6 +89,7 @@ def primitives(folder: Path, body: str) -> bytes:
     parts = [
         "#include <stdint.h>",
         "#define ERN_W8A16 0",
+        f"#define ERN_BLOCK {layout.block}",
         kernel("common.h"),
         *(array_text(name, "uint32_t", values) for name, values in tables(layout.table).items()),
         *(kernel(file) for file in (*layout.kernels, "cells.h", *layout.operator)),
@@ -139,7 +140,7 @@ def test_requantize(general: bool, tmp_path: Path) -> None:
     body = f"""
   {array_text("rows", "int32_t", rows)}
   ern_stream s = {{view, rows}};
-  for (n = 0; n < {count}; n += 4) ern_store(out + n, ern_rows4(&s, view, 0, {"ERN_GENERAL" if general else left}));
+  for (n = 0; n < {count}; n += 4) ern_store(out + n, ern_rows(&s, view, 0, {"ERN_GENERAL" if general else left}));
   emit(out, {2 * count});"""
     found = np.frombuffer(primitives(tmp_path, body), np.int16)
     assert np.array_equal(found, requantize(acc, multiplier, shift))

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from edgernn import fixedpoint
+from edgernn.firmware_sim import _jit as _jit  # lets kernels call the primitives
 from edgernn.qmodel import CELL_EXPONENTS
 from tests import oracle
 from tests.boundaries import boundary_values

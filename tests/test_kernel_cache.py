@@ -21,7 +21,7 @@ import sys
 import numpy as np
 from numba.core.event import install_recorder
 with install_recorder("numba:compile") as compiled:
-    import edgernn.firmware_sim
+    import edgernn.firmware_sim._inference
     assert not compiled.buffer, "compiled at import"
     assert "torch" not in sys.modules
     {work}
@@ -48,7 +48,7 @@ SMALL_RUN = "from small import double; y = [double({})]"
 FOLDER = """
 import gc
 from numba.core.dispatcher import Dispatcher
-import edgernn.firmware_sim
+import edgernn.firmware_sim._inference
 from edgernn.firmware_sim._cache import cache_folder
 kernels = [one for one in gc.get_objects() if isinstance(one, Dispatcher) and one._cache.cache_path]
 print(cache_folder(), *{one._cache.cache_path for one in kernels})

@@ -33,7 +33,7 @@ class Rule:
 
 RULES = {
     "_sigmoid_table": Rule(set(), set()),
-    "fixedpoint": Rule({"_sigmoid_table"}, {"numpy", "numba"}),
+    "fixedpoint": Rule({"_sigmoid_table"}, {"numpy"}),
     "_tflite_lstm": Rule({"fixedpoint"}, {"numpy"}),
     "_files": Rule(set(), {"numpy", "safetensors"}),
     "_layers": Rule({"fixedpoint", "_tflite_lstm"}, {"numpy"}),
@@ -44,7 +44,7 @@ RULES = {
     "data": Rule(set(), {"numpy"}),
     "metrics": Rule(FOUNDATION | {"data", "firmware_sim"}, {"numpy"}),
     "export": Rule(FOUNDATION, {"numpy", "flatbuffers", "onnx"}),
-    "firmware_sim": Rule(FOUNDATION, {"numpy", "numba", "llvmlite"}),
+    "firmware_sim": Rule(FOUNDATION | {"_interface", "_layers"}, {"numpy", "numba", "llvmlite"}),
     "nn": Rule(FOUNDATION | {"quantize"}, {"numpy", "torch"}),
     "quantize": Rule(FOUNDATION | {"nn", "firmware_sim"}, {"numpy", "torch", "numba", "llvmlite"}),
     "prune": Rule({"nn"}, {"numpy", "torch"}),
@@ -61,6 +61,9 @@ RULES = {
         {"numpy"},
     ),
     "_sources": Rule({"_artifacts", "_files", "engines", "qmodel"}, {"numpy"}),
+    "_exported": Rule({"_artifacts", "_files", "_interface", "fixedpoint"}, {"numpy"}),
+    "_opening": Rule({"_exported", "_files", "_interface", "engines", "firmware_sim", "qmodel"}, {"numpy"}),
+    "_predictor": Rule({"_interface", "_opening", "fixedpoint"}, {"numpy"}),
     "simulate": Rule({"export", "firmware_sim", "qmodel"}, {"numpy"}),
 }
 
@@ -142,7 +145,7 @@ def test_the_imports_are_found() -> None:
     found = {(room, one.target, one.lazy) for room, one in IMPORTS}
     assert ("qmodel", "edgernn.fixedpoint", False) in found
     assert ("qmodel", "edgernn._ernn", True) in found
-    assert ("fixedpoint", "numba.extending", False) in found
+    assert ("firmware_sim", "numba.extending", False) in found
     assert ("", "edgernn.nn", True) in found
     assert ("data", "edgernn.data.dataset", False) in found
 
@@ -208,13 +211,14 @@ def test_linked_folders_import_relatively() -> None:
         ("edgernn", {"torch", "numba", "numpy", *RUNTIMES}),
         ("edgernn.data", {"torch", "numba", *RUNTIMES}),
         ("edgernn.cli", {"torch", "numba", "numpy", *RUNTIMES}),
-        ("edgernn.qmodel", RUNTIMES),
-        ("edgernn.engines", RUNTIMES),
-        ("edgernn.metrics", RUNTIMES),
-        ("edgernn.verify", RUNTIMES),
+        ("edgernn.qmodel", RUNTIMES | {"numba"}),
+        ("edgernn.engines", RUNTIMES | {"numba"}),
+        ("edgernn.metrics", RUNTIMES | {"numba"}),
+        ("edgernn.verify", RUNTIMES | {"numba"}),
         ("edgernn.benchmark", RUNTIMES),
         ("edgernn.export", RUNTIMES | {"edgernn.firmware_sim"}),
-        ("edgernn.firmware_sim", RUNTIMES | {"edgernn.export"}),
+        ("edgernn.firmware_sim._inference", RUNTIMES | {"edgernn.export"}),
+        ("edgernn.firmware_sim.native", RUNTIMES | {"edgernn.export", "numba"}),
     ],
 )
 def test_importing_loads_nothing_heavy(module: str, absent: set[str]) -> None:

@@ -19,7 +19,8 @@ ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text()
 COMMANDS = [line for block in re.findall(r"```sh\n(.*?)```", README, re.S) for line in block.splitlines()]
 SNIPPETS = re.findall(r"```python\n(.*?)```", README, re.S)
-EXAMPLES = sorted(path.name for path in (ROOT / "examples").glob("*.py"))
+ALL_EXAMPLES = sorted(path.name for path in (ROOT / "examples").glob("*.py"))
+EXAMPLES = [name for name in ALL_EXAMPLES if name != "ecg_live.py"]  # which takes a model: see test_run.py
 
 
 @pytest.fixture
@@ -72,4 +73,4 @@ def test_examples_run(name: str, short_training: None, capfd: pytest.CaptureFixt
 
 
 def test_examples_are_short() -> None:
-    assert all(len((ROOT / "examples" / name).read_text().splitlines()) < 80 for name in EXAMPLES)
+    assert all(len((ROOT / "examples" / name).read_text().splitlines()) < 80 for name in ALL_EXAMPLES)

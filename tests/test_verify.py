@@ -21,7 +21,7 @@ from edgernn.verify import SLOW_SEQUENCES, SLOW_STEPS, Result, Target, targets, 
 
 from .models import SCHEMES, random_input, random_model, with_directions
 
-USUAL = [engine for engine in ENGINES.values() if engine.usual]
+USUAL = [engine for engine in ENGINES.values() if engine.usual and not engine.one_file]  # but native: test_cli_build
 CHECKED = USUAL[1:]  # all but the kernel
 
 
@@ -251,7 +251,7 @@ def test_a_slow_engine_is_given_the_first_and_the_last_sequences() -> None:
 def test_nothing_to_compare_with_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     model = random_model(1)
     with pytest.raises(
-        ValueError, match="nothing to compare with: .*; name another engine: litert, litert-no-delegate"
+        ValueError, match="nothing to compare with: .*; name another engine: native, litert, litert-no-delegate"
     ):
         targets(model, select(["numba"]))
     for package in ("ai_edge_litert", "tflite_micro", "onnxruntime", "onnx"):

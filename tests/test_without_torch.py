@@ -70,15 +70,16 @@ def test_eval_does_not_ask_for_torch_without_a_float_model(trained: Path, tmp_pa
 
 def test_benchmark_compares_with_the_kernel(trained: Path) -> None:
     found = succeed_json("benchmark", trained / "model.ernn", "--sequences", "2")
-    names = ["numba", "litert", "tflm", "onnxruntime exact", "onnxruntime int8 weights", "onnxruntime float"]
+    exact = ["numba", "native", "litert", "tflm", "onnxruntime exact"]
+    names = ["onnxruntime float", "litert float", "onnxruntime int8 weights", *exact]
     assert [row["name"] for row in found["rows"]] == names
-    assert found["reference"] == "numba"
+    assert (found["reference"], found["kernel"]) == ("onnxruntime float", "numba")
     assert found["missing"] == {"torch float": INSTALL}
-    assert found["rows"][0]["sequence_ratio"] == found["rows"][0]["step_ratio"] == 1
+    assert found["rows"][0]["sequence"]["ratio"] == found["rows"][0]["step"]["ratio"] == 1
     accuracy = json.loads((trained / "metrics.json").read_text())["test"]["integer"]["accuracy"]
-    assert [row["quality"] for row in found["rows"][:4]] == [accuracy] * 4
+    assert [row["quality"] for row in found["rows"][3:]] == [accuracy] * 5
     out = succeed("benchmark", trained / "model.ernn", "--sequences", "1")
-    assert "times are ratios to numba" in out
+    assert "CPU time as a ratio to onnxruntime float" in out
     assert f"not installed: torch float ({INSTALL})" in out
 
 
@@ -86,7 +87,7 @@ def test_benchmark_and_verify_leave_out_what_cannot_be_exported(trained: Path, m
     """The runtimes of edgernn[run] alone: ONNX Runtime is there, onnx, which writes its files, is not."""
     hidden = ("torch", "onnx", "tflite_micro")
     found = succeed_json("benchmark", trained / "model.ernn", "--sequences", "1", hidden=hidden)
-    assert [row["name"] for row in found["rows"]] == ["numba", "litert"]
+    assert [row["name"] for row in found["rows"]] == ["litert float", "numba", "native", "litert"]
     assert found["missing"]["onnxruntime"] == "pip install 'edgernn[export]'"
     monkeypatch.setenv("EDGERNN_TFLITE_RUNTIME", "/nowhere/python")
     monkeypatch.setenv("PATH", "/nowhere")  # no compiler, no emulator
@@ -105,7 +106,7 @@ def test_verify_compares_the_engines(trained: Path) -> None:
 @pytest.mark.parametrize("engine", ["numba", "litert", "tflm", "onnxruntime"])
 def test_run_predicts(trained: Path, tmp_path: Path, engine: str) -> None:
     np.save(tmp_path / "rows.npy", load("vowels").test.x[0, :3])
-    out = succeed("run", trained / "model.ernn", tmp_path / "rows.npy", "--engine", engine)
+    out = succeed("run", trained / "model.ernn", tmp_path / "rows.npy", "--engine", engine, "-q")
     assert [line.startswith("speaker ") for line in out.splitlines()] == [True] * 3
 
 
@@ -123,7 +124,8 @@ def test_export_writes_the_same_files(trained: Path, tmp_path: Path) -> None:
 def test_the_kernel_needs_numpy_numba_and_safetensors_alone(trained: Path, tmp_path: Path) -> None:
     np.save(tmp_path / "rows.npy", load("vowels").test.x[0, :3])
     hidden = ("torch", "onnx", "onnxruntime", "flatbuffers", "ai_edge_litert", "tflite_micro", "tqdm")
-    assert succeed("run", trained / "model.ernn", tmp_path / "rows.npy", hidden=hidden).count("\n") == 3
+    assert succeed("run", trained / "model.ernn", tmp_path / "rows.npy", "-q", hidden=hidden).count("\n") == 3
     assert "layer 0 recurrent" in succeed("inspect", trained / "model.ernn", hidden=hidden)
     assert list(succeed_json("eval", trained / "model.ernn", hidden=hidden)["models"]) == ["integers"]
-    assert len(succeed_json("benchmark", trained / "model.ernn", hidden=hidden)["rows"]) == 1
+    rows = succeed_json("benchmark", trained / "model.ernn", hidden=hidden)["rows"]
+    assert [row["name"] for row in rows] == ["numba", "native"]

@@ -13,6 +13,7 @@ VERBS: Final = (
     "train",
     "quantize",
     "export",
+    "build",
     "verify",
     "eval",
     "benchmark",

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 FLOAT_KEY: Final = "float_sha256"  # in a .ernn's provenance
 
 
-# The ends of the names of what `export` makes of a .ernn
+# The ends of the names of what `export` and `build` make of a .ernn
 EXPORTS: Final = (
     ".tflite",
     "_step.tflite",
@@ -27,6 +27,9 @@ EXPORTS: Final = (
     ".onnx",
     "_step.onnx",
     "_weights.onnx",
+    ".so",
+    ".dylib",
+    ".dll",
 )
 
 

@@ -1,57 +1,188 @@
-"""benchmark: float against integers on this machine."""
+"""benchmark: float against integers on this machine, and this machine against another."""
 
 import argparse
-from dataclasses import asdict
-from typing import Any
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
 
 from ._options import add_data, add_model, add_seed, positive_int
 from ._output import emit, progress, table
 
-HELP = "compare float and integers on this machine: accuracy, size and time in every installed runtime"
+if TYPE_CHECKING:
+    from ..data import Dataset
+    from ..qmodel import QuantizedModel
+
+HELP = "compare float and integers on this machine: accuracy, size, memory and time in every installed runtime"
+PACKAGES: Final = ("edgernn", "numpy", "numba", "ai-edge-litert", "tflite-micro", "onnxruntime", "torch")
+EQUAL: Final = {True: "yes", False: "NO", None: "-"}
+WHAT: Final = ("fingerprint", "data", "sequences")  # were timed: the same ones, where two machines can be compared
+
+Found = dict[str, Any]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_model(parser)
     add_data(parser, "(default: the data the model was trained on)")
     parser.add_argument("--sequences", type=positive_int, default=20, metavar="N", help="how many to time (default 20)")
+    parser.add_argument(
+        "--against", type=Path, metavar="FILE", help="show the ratios to another machine too: FILE has its --json"
+    )
     add_seed(parser)
 
 
 def run(args: argparse.Namespace) -> int:
-    from ..benchmark import benchmark, contenders
-    from ..engines import ENGINES, missing
     from ..qmodel import QuantizedModel
-    from ._models import float_file, headline, require_dataset
+    from ._models import headline, require_dataset
 
     model = QuantizedModel.load(args.model)
     dataset = require_dataset(args, model)
+    what = dict(zip(WHAT, (model.fingerprint, dataset.name, min(args.sequences, len(dataset.test))), strict=True))
+    other = None if args.against is None else _other(args.against, what)
+    found = what | _measure(args, model, dataset)
+    lines = [_table(found, *headline(model.task)), "", *_legend(found)]
+    if other is not None:
+        found["against"] = {"machine": other["machine"], "rows": list(_compared(found["rows"], other["rows"]))}
+        lines += ["", *_against(found["against"])]
+    lines += found["notes"]
+    lines += [f"not installed: {name} ({command})" for name, command in found["missing"].items()]
+    lines += [f"warning: {sentence}" for sentence in found["warnings"]]
+    emit(args, "\n".join(lines), found)
+    return 0 if all(row["equals_kernel"] is not False for row in found["rows"]) else 1
+
+
+def _measure(args: argparse.Namespace, model: "QuantizedModel", dataset: "Dataset") -> Found:
+    from dataclasses import asdict
+
+    from .._device import condition, machine, warnings
+    from ..benchmark import bare_memory, benchmark, contenders, kernel_of, reference_of
+    from ._models import float_file
+
+    about, before = machine(), condition()
     path, notes = float_file(args.model, model)
     networks = list(contenders(model, args.model, path))
     with progress(args, "run") as report:
         rows = benchmark(model, networks, dataset.test, args.sequences, report)
+    after, (bare, why) = condition(), bare_memory()
+    unmeasured = {why: ["Python"], **{row.memory_note: [] for row in rows}}
+    for row in rows:
+        unmeasured[row.memory_note].append(row.name)
+    notes += [f"no memory of {', '.join(names)}: {reason}" for reason, names in unmeasured.items() if reason]
+    return {
+        "machine": about | {"versions": _versions()},
+        "reference": reference_of(networks).name,
+        "kernel": kernel_of(networks).name,
+        "bare_memory": bare,
+        "rows": [asdict(row) for row in rows],
+        "conditions": [asdict(before), asdict(after)],
+        "warnings": warnings(before, after, about["cores"] or 1),
+        "missing": _missing(path),
+        "notes": notes,
+    }
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def _missing(float_path: Path | None) -> dict[str, str]:
+    """What to do to have the contenders that are not here."""
+    from ..engines import ENGINES, missing
+
     commands = {name: engine.missing() for name, engine in ENGINES.items() if engine.usual}
-    commands["torch float"] = None if path is None else missing("torch")
-    absent = {name: command for name, command in commands.items() if command is not None}
-    reference = rows[0].name  # torch float where it is at hand, else the kernel
-    first, show = headline(model.task)
-    equal = {True: "yes", False: "NO", None: "-"}
-    cells: list[tuple[Any, ...]] = [
-        (
-            row.name,
-            show(row.quality),
-            equal[row.equals_kernel],
-            row.bytes,
-            f"{row.sequence_ratio:.2f}",
-            None if row.step_ratio is None else f"{row.step_ratio:.2f}",
-            None if row.step_seconds is None else f"{1e6 * row.step_seconds:.1f}",
-        )
-        for row in rows
-    ]
-    headers = ("runtime", first, "equals kernel", "bytes", "time/sequence", "time/step", "us/step")
-    lines = [table(headers, cells), ""]
-    lines.append(f"test part of {dataset.name}; times are ratios to {reference}, one thread, Python calls included")
-    lines += notes
-    lines += [f"not installed: {name} ({command})" for name, command in absent.items()]
-    found = {"data": dataset.name, "reference": reference, "rows": [asdict(row) for row in rows]}
-    emit(args, "\n".join(lines), found | {"missing": absent, "notes": notes})
-    return 0 if all(row.equals_kernel is not False for row in rows) else 1
+    commands["torch float"] = None if float_path is None else missing("torch")
+    return {name: command for name, command in commands.items() if command is not None}
+
+
+# ---- what is shown ---------------------------------------------------------------------------------------------------
+
+
+def _table(found: Found, metric: str, show: Any) -> str:
+    headers = ("runtime", metric, "equals kernel", "bytes", "MB RSS", "sequence", "us", "95 %", "step", "us", "95 %")
+    return table(
+        headers,
+        [
+            (
+                row["name"],
+                show(row["quality"]),
+                EQUAL[row["equals_kernel"]],
+                row["bytes"],
+                None if row["memory"] is None else f"{row['memory'] / 1e6:.0f}",
+                *_cells(row["sequence"]),
+                *_cells(row["step"]),
+            )
+            for row in found["rows"]
+        ],
+    )
+
+
+def _cells(latency: Mapping[str, float] | None) -> tuple[str | None, ...]:
+    if latency is None:
+        return (None,) * 3
+    return f"{latency['ratio']:.2f}", f"{1e6 * latency['median']:.1f}", f"{1e6 * latency['p95']:.1f}"
+
+
+def _legend(found: Found) -> Iterator[str]:
+    yield f"test part of {found['data']}; equals kernel: the integers of {found['kernel']}, all of that part"
+    yield f"sequence, step: CPU time as a ratio to {found['reference']}, one thread, Python calls included"
+    yield f"us: the median of single calls and their 95th percentile, of {found['sequences']} sequences"
+    if found["bare_memory"] is not None:
+        yield f"MB RSS: peak of a process that runs it; {found['bare_memory'] / 1e6:.0f} of them are Python and NumPy"
+    yield _named(found["machine"])
+
+
+def _named(machine: Mapping[str, Any]) -> str:
+    board = f"{machine['board']}, " if machine["board"] else ""
+    return f"{board}{machine['cpu']}, {machine['cores']} cores, {machine['os']}, Python {machine['python']}"
+
+
+# ---- another machine -------------------------------------------------------------------------------------------------
+
+
+def _other(path: Path, what: Found) -> Found:
+    """What another machine printed. Raises ValueError when it is not that, or of another model or other data."""
+    try:
+        found: Found = json.loads(path.read_text(encoding="utf-8"))
+        rows = [
+            (row["name"], row["sequence"]["median"], row["step"] and row["step"]["median"]) for row in found["rows"]
+        ]
+        values = [value for row in rows for value in row[1:] if value is not None]
+        if not all(isinstance(value, float) and value > 0 for value in values):
+            raise ValueError("a time is no number above 0")
+        _named(found["machine"])
+        theirs = {name: found[name] for name in WHAT}
+    except OSError as error:
+        raise ValueError(f"{path}: {error.strerror}") from None
+    except (ValueError, LookupError, TypeError) as error:
+        raise ValueError(f"{path}: not what edgernn benchmark --json prints ({error})") from None
+    for name, own in what.items():
+        if theirs[name] != own:
+            raise ValueError(f"{path}: cannot be compared: its {name} is {theirs[name]}, here {own}")
+    return found
+
+
+def _compared(rows: Sequence[Found], others: Sequence[Found]) -> Iterator[Found]:
+    """The medians here over those there, of the rows that both have."""
+    theirs = {row["name"]: row for row in others}
+    for row in rows:
+        other = theirs.get(row["name"])
+        if other is not None:
+            ratios = {
+                name: row[name]["median"] / other[name]["median"] if row[name] and other[name] else None
+                for name in ("sequence", "step")
+            }
+            yield {"name": row["name"], **ratios}
+
+
+def _against(against: Found) -> Iterator[str]:
+    cells = [[row["name"], *(row[n] and f"{row[n]:.2f}" for n in ("sequence", "step"))] for row in against["rows"]]
+    yield table(("runtime", "sequence", "step"), cells)
+    yield ""
+    yield f"median times here, as ratios to those of {_named(against['machine'])}"

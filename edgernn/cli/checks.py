@@ -11,7 +11,7 @@ HELP = "show what is installed here, which engines that gives, and how to get wh
 _PIECES = (
     # (import name, distribution, what it gives)
     ("numpy", "numpy", "everything"),
-    ("numba", "numba", "the int8 kernel"),
+    ("numba", "numba", "the engine numba, train, simulate"),
     ("safetensors", "safetensors", "model files"),
     ("tqdm", "tqdm", "progress bars"),
     ("torch", "torch", "train, quantize, and float accuracy in eval and benchmark"),
@@ -59,8 +59,18 @@ def _programs() -> Iterator[dict[str, Any]]:
     """The compilers and emulators, as `_piece` has the packages."""
     from ..firmware_sim.emulation import PROGRAMS, install_command, version
 
+    yield _c_compiler()
     for name, (gives, _) in PROGRAMS.items():
         yield {"name": name, "version": version(name), "gives": gives, "install": install_command((name,))}
+
+
+def _c_compiler() -> dict[str, Any]:
+    from ..firmware_sim.native import find_compiler, missing
+
+    cure = missing()
+    compiler = find_compiler() if cure is None else None
+    version = compiler and f"{compiler.name} ({' '.join(compiler.command)}), {compiler.instructions}"
+    return {"name": "cc", "version": version, "gives": "the engine native, build", "install": cure}
 
 
 def _piece(package: str, distribution: str, gives: str) -> dict[str, Any]:

@@ -20,8 +20,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from ..engines import missing
-    from ..metrics import evaluate_integers
+    from ..engines import kernel, missing
+    from ..metrics import evaluate, evaluate_integers
     from ..qmodel import QuantizedModel
     from ._models import float_file, headline, require_dataset
 
@@ -32,7 +32,10 @@ def run(args: argparse.Namespace) -> int:
     absent = {} if cure is None else {"torch": cure}
     measured = {} if path is None or absent else _in_torch(args, path, dataset)
     with progress(args, "sequence") as report:
-        measured |= evaluate_integers(quantized, dataset.test, "integers", report)
+        if kernel().name == "numba":
+            measured |= evaluate_integers(quantized, dataset.test, "integers", report)
+        else:
+            measured["integers"] = evaluate(quantized, dataset.test, report, run_batch=kernel().open_batch(quantized))
 
     first, show = headline(quantized.task)
     metrics = ("accuracy", "macro_f1", "loss") if quantized.task == "classification" else ("mae", "rmse", "loss")

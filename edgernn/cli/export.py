@@ -1,10 +1,11 @@
 """export: a quantised model as .tflite and .onnx files, or as C."""
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from . import _bundle
 from . import _firmware as firmware
 from ._models import check_folder, float_file
 from ._options import add_model, names, positive_int
@@ -47,6 +48,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--steps M MODEL_TM_BN.tflite",
     )
     firmware.add_arguments(parser)
+    parser.add_argument(
+        "--bundle",
+        metavar="B",
+        help="pi: a folder to copy to a Raspberry Pi, MODEL_pi/ (or -o): the model and a script that runs it there",
+    )
     parser.add_argument("-o", "--output", type=Path, metavar="DIR", help="folder to write into (default MODEL's)")
 
 
@@ -54,6 +60,8 @@ def run(args: argparse.Namespace) -> int:
     from .._files import write_atomic
     from ..qmodel import QuantizedModel
 
+    if args.bundle is not None:
+        return _run_bundle(args)
     _check(args.format, FORMATS, "format")
     _check(args.form or (), FORMS, "form")
     firmware.check(args)
@@ -64,7 +72,7 @@ def run(args: argparse.Namespace) -> int:
     args.form = args.form or (USUAL_FORMS[:1] if model.bidirectional else USUAL_FORMS_OF[model.profile])
     notes += _about_operators(model, args)
     folder = args.output or args.model.parent
-    path, about_float = float_file(args.model, model) if "onnx" in args.format else (None, [])
+    path, about_float = (None, []) if set(args.format) == {"c"} else float_file(args.model, model)
     notes += about_float
     contents = {folder / name: content for name, content in _exports(model, path, args)}
     for parent in sorted({path.parent for path in contents}):
@@ -77,10 +85,25 @@ def run(args: argparse.Namespace) -> int:
         notes += firmware.remove_former(contents)
     for path, content in contents.items():
         write_atomic(path, content)
+    _report(args, contents, notes)
+    return 0
+
+
+def _run_bundle(args: argparse.Namespace) -> int:
+    from ..qmodel import QuantizedModel
+
+    _bundle.check(args, USUAL_FORMATS)
+    folder = args.output or args.model.with_name(f"{args.model.stem}_{args.bundle}")
+    contents = _bundle.bundle(QuantizedModel.load(args.model))
+    _bundle.write(folder, contents)
+    _report(args, {folder / name: content for name, content in contents.items()}, [])
+    return 0
+
+
+def _report(args: argparse.Namespace, contents: Mapping[Path, bytes], notes: list[str]) -> None:
     files = [{"path": str(path), "bytes": len(content)} for path, content in contents.items()]
     lines = [table(("file", "bytes"), [(file["path"], file["bytes"]) for file in files]), *notes]
     emit(args, "\n".join(lines), {"files": files, "notes": notes})
-    return 0
 
 
 def _exports(model: "QuantizedModel", path: Path | None, args: argparse.Namespace) -> Iterator[tuple[str, bytes]]:
@@ -101,8 +124,12 @@ def _exports(model: "QuantizedModel", path: Path | None, args: argparse.Namespac
             yield export_path(args.model, form, ".onnx").name, export.to_onnx(model, form)
     if "onnx" in args.format:
         yield f"{args.model.stem}_weights.onnx", export.to_onnx(model, weights_only=True)
-        if path is not None:
-            yield f"{args.model.stem}_float.onnx", export.float_to_onnx(FloatModel.load(path))
+    if path is not None:
+        network = FloatModel.load(path)
+        if "onnx" in args.format:
+            yield f"{args.model.stem}_float.onnx", export.float_to_onnx(network)
+        if "tflite" in args.format:
+            yield f"{args.model.stem}_float.tflite", export.float_to_tflite(network)
 
 
 def _about_operators(model: "QuantizedModel", args: argparse.Namespace) -> list[str]:

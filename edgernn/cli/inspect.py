@@ -205,8 +205,8 @@ def _exported(args: argparse.Namespace) -> tuple[str, dict[str, Any]]:
     artifact = read_artifact(args.model)
     maps = [_stored(name, artifact.constants[name], scale) for name, scale in artifact.weights.items()]
     facts = dict(artifact.metadata) | {
-        "inputs": dict(artifact.inputs),
-        "outputs": dict(artifact.outputs),
+        "inputs": {name: str(port) for name, port in artifact.inputs.items()},
+        "outputs": {name: str(port) for name, port in artifact.outputs.items()},
         "operators": sum(artifact.operators.values()),
         "weights": sum(entry["weights"] for entry in maps),
         "constant_bytes": sum(value.nbytes for value in artifact.constants.values()),

@@ -78,7 +78,7 @@ def run(args: argparse.Namespace) -> int:
     provenance = {"data": args.data, "seed": args.seed, "epochs": args.epochs}
     path, content = folder / "model.safetensors", model.to_bytes(provenance)
     same = path.is_file() and path.read_bytes() == content
-    removed = [] if same else remove_derived(path, ".ernn", "_float.onnx", *EXPORTS)  # first, see remove_derived
+    removed = [] if same else remove_derived(path, ".ernn", "_float.*", *EXPORTS)  # first, see remove_derived
     write_atomic(path, content)
     files = ["model.safetensors"]
     if config.qat is not None:

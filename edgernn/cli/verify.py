@@ -136,10 +136,16 @@ def _sequences(model: "QuantizedModel", args: argparse.Namespace) -> "tuple[str,
     return f"{args.sequences} random sequences (no data named)", drawn
 
 
+def _reference() -> str:
+    from ..engines import kernel
+
+    return "the Numba kernel" if kernel().name == "numba" else f"the engine {kernel().name} (Numba is not installed)"
+
+
 def _text(results: "list[Result]", failures: list[str], source: str, notes: list[str]) -> str:
     rows = [(r.engine, r.file or "fresh export", r.model, r.sequences, r.integers, r.differences) for r in results]
     lines = [table(("engine", "file", "model", "sequences", "integers", "differences"), rows), "", *notes]
     total = sum(result.integers for result in results)
-    lines.append(f"compared with the Numba kernel on {source} and on adversarial integers and models")
+    lines.append(f"compared with {_reference()} on {source} and on adversarial integers and models")
     lines += failures or [f"0 differences in {total:,} integers"]
     return "\n".join(lines)

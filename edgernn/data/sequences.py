@@ -12,7 +12,7 @@ SUFFIXES = (".csv", ".npy")
 _MISSING = ("", "-", "--", "?", ".", "na", "n/a", "#n/a", "nan", "nil", "none", "null", "missing")
 _TAB = "\t"
 _SEPARATORS = {";": "';'", _TAB: "tabs", " ": "blanks"}
-_LARGEST = float(np.finfo(np.float32).max)
+LARGEST = float(np.finfo(np.float32).max)
 
 
 def read_sequence(path: str | Path) -> FloatArray:
@@ -62,15 +62,15 @@ def iter_rows(lines: Iterable[str], source: str) -> Iterator[FloatArray]:
         fields, place = text.split(","), f"{source}, line {number}"
         if not columns:
             columns = len(fields)
-            if not any(_is_number(field) for field in fields):
-                _check_names(text, fields, place)
+            if not has_number(fields):
+                check_names(text, fields, place)
                 continue
         try:
             if len(fields) != columns:
                 raise ValueError(f"{place}: {len(fields)} fields, the lines before have {columns}")
             row = parse_numbers(fields, place)
         except ValueError:
-            _check_separator(text, place)  # the likelier cause, and the plainer words
+            check_separator(text, place)  # the likelier cause, and the plainer words
             raise
         yield row
 
@@ -85,22 +85,22 @@ def parse_numbers(fields: list[str], place: str) -> FloatArray:
             values[index] = float(field)
         except ValueError:
             raise ValueError(f"{place}: {field.strip()!r} is not a number") from None
-        if not abs(values[index]) <= _LARGEST:
+        if not abs(values[index]) <= LARGEST:
             raise ValueError(f"{place}: {field.strip()!r} is not a finite float32 value; remove or fill such values")
     return values.astype(np.float32)
 
 
-def _check_names(line: str, fields: list[str], place: str) -> None:
+def check_names(line: str, fields: list[str], place: str) -> None:
     """Raise ValueError for a first line without numbers that does not hold the names of channels either."""
-    _check_separator(line, place)
+    check_separator(line, place)
     if "," not in line and (";" in line or "\t" in line):
         raise ValueError(f"{place}: fields are separated by {_SEPARATORS[';' if ';' in line else _TAB]}: use commas")
     for field in fields:
-        if field.strip().strip('"').lower() in _MISSING:
+        if is_missing(field):
             raise ValueError(f"{place}: {field.strip()!r} is a missing value, neither a number nor a channel's name")
 
 
-def _check_separator(line: str, place: str) -> None:
+def check_separator(line: str, place: str) -> None:
     """Raise ValueError for numbers that are separated by something else than commas, with points or decimal commas."""
     for separator, name in _SEPARATORS.items():
         parts = [part for part in line.strip().split(separator) if part.strip()]
@@ -113,7 +113,16 @@ def _check_separator(line: str, place: str) -> None:
 
 def _header(lines: list[str]) -> tuple[str, ...]:
     fields = next(line for line in lines if line.strip()).split(",")
-    return () if any(_is_number(field) for field in fields) else tuple(field.strip().strip('"') for field in fields)
+    return () if has_number(fields) else tuple(field.strip().strip('"') for field in fields)
+
+
+def has_number(fields: list[str]) -> bool:
+    return any(map(_is_number, fields))
+
+
+def is_missing(field: str) -> bool:
+    """Whether it is what people write for a value that they have not."""
+    return field.strip().strip('"').lower() in _MISSING
 
 
 def _is_number(field: str) -> bool:
@@ -125,6 +134,15 @@ def _is_number(field: str) -> bool:
 
 
 def _read_npy(path: Path) -> FloatArray:
+    values = load_npy(path)
+    if not np.isfinite(values).all():
+        row = int(np.nonzero(~np.isfinite(values))[0][0])
+        raise ValueError(f"{path}, row {row + 1}: NaN or infinite values; remove or fill them")
+    return values
+
+
+def load_npy(path: Path) -> FloatArray:
+    """float32 [T, I] of a .npy file, NaN and infinite values included. Raises ValueError for any other content."""
     try:
         # Mapped, a header that promises more than the file holds is refused before memory is taken for it.
         array = np.load(path, mmap_mode="r", allow_pickle=False)
@@ -134,8 +152,4 @@ def _read_npy(path: Path) -> FloatArray:
         found = f"{array.dtype} {array.shape}" if isinstance(array, np.ndarray) else type(array).__name__
         raise ValueError(f"{path}: must hold numbers of shape [steps, channels], not {found}")
     with np.errstate(over="ignore", invalid="ignore"):
-        values = np.array(array, np.float32)
-    if not np.isfinite(values).all():
-        row = int(np.nonzero(~np.isfinite(values))[0][0])
-        raise ValueError(f"{path}, row {row + 1}: NaN or infinite values; remove or fill them")
-    return values
+        return np.array(array, np.float32)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from .._tflite_lstm import Flavour
+from ..firmware_sim.native import host_suffix
 from ._emulated import EmulatedEngine as EmulatedEngine
 from ._emulated import firmware_folder as firmware_folder
 from ._engine import Engine as Engine
@@ -28,6 +29,8 @@ from ._install import TFLITE_RUNTIME
 from ._install import install_command as install_command
 from ._install import missing as missing
 from ._install import tflite_runtime_version as tflite_runtime_version
+from ._native import NativeEngine as NativeEngine
+from ._native import built_library as built_library
 from ._runtimes import (
     DEFAULT,
     NO_DELEGATE,
@@ -43,6 +46,7 @@ from ._worker import Tensors as Tensors
 
 _LITERT: Final = "ai_edge_litert"
 _CORES: Final = ("cortex-m0", "cortex-m3", "cortex-m4", "cortex-m7", "cortex-m33", "cortex-m55", "rv32imc")
+_C_FORMS: Final[tuple[Form, ...]] = ("sequence", "step")
 _ONNX_FORMS: Final[tuple[Form, ...]] = ("sequence", "step")
 
 
@@ -66,13 +70,16 @@ def _tflite_runtime(name: str, about: str, resolver: str) -> Engine:
 
 def _emulated(core: str) -> EmulatedEngine:
     about = f"C for {core}, emulated by QEMU"
-    return EmulatedEngine(f"qemu-{core}", about, "", ".c", ("sequence", "step"), compiled=True, flavour="cmsis", core=core)
+    return EmulatedEngine(
+        f"qemu-{core}", about, "", ".c", _C_FORMS, compiled=True, one_file=True, flavour="cmsis", core=core
+    )
 
 
 ENGINES: Final[dict[str, Engine]] = {
     engine.name: engine
     for engine in (
         Engine("numba", "the int8 kernel, the reference", "numba", usual=True, flavour="litert"),
+        NativeEngine("native", "C, compiled for this computer", "", host_suffix(), _C_FORMS, usual=True, one_file=True),
         _tflite("litert", "LiteRT, delegate XNNPACK", _LITERT, partial(litert, resolver=DEFAULT), usual=True),
         _tflite("litert-no-delegate", "LiteRT, its own kernels", _LITERT, partial(litert, resolver=NO_DELEGATE)),
         _tflite("litert-reference", "LiteRT, reference kernels", _LITERT, partial(litert, resolver=REFERENCE)),
@@ -86,6 +93,11 @@ ENGINES: Final[dict[str, Engine]] = {
         *map(_emulated, _CORES),
     )
 }
+
+
+def kernel() -> Engine:
+    """The reference: numba, or native where Numba is not installed."""
+    return ENGINES["numba" if ENGINES["numba"].missing() is None else "native"]
 
 
 def select(names: Sequence[str] | None) -> list[Engine]:

@@ -30,6 +30,7 @@ class Engine:
     package: what is imported for it. forms: the files it reads, its usual form first. fixed: it reads a TFLite sequence
     only where its number of steps is fixed. usual: one of the few that stand for their kind, for instance in a table.
     slow: too slow to be given much. compiled: each model takes a compiler's run, too long to be given many of them.
+    one_file: the same file has all of its forms.
     flavour: in which it computes the profile tflite-lstm; None when it cannot.
     """
 
@@ -43,6 +44,7 @@ class Engine:
     usual: bool = False
     slow: bool = False
     compiled: bool = False
+    one_file: bool = False
     flavour: Flavour | None = None
 
     def missing(self) -> str | None:

@@ -15,6 +15,8 @@ NO_DELEGATE: Final = "BUILTIN_WITHOUT_DEFAULT_DELEGATES"
 REFERENCE: Final = "BUILTIN_REF"  # the kernels written for clarity
 _COMPILED: Final = "compiled"
 
+_NAMES: Final = {"tensor(float)": "float32", "tensor(double)": "float64"}  # where NumPy's are others
+
 _ARENA: Final = 1 << 20  # bytes
 _LARGEST_ARENA: Final = 1 << 28
 
@@ -80,11 +82,15 @@ def _with_arena(make: Callable[..., Any], content: bytes) -> Any:
 
 
 class _OnnxGraph:
-    """A graph whose `_runner` takes names and arrays and gives its outputs in order; it keeps nothing to reset."""
+    """A graph whose `_runner` takes names and arrays and gives its outputs in order; it keeps nothing to reset.
+
+    properties: the file's metadata.
+    """
 
     title: str
     inputs: Specs
     outputs: list[str]
+    properties: dict[str, str]
     _runner: Any
 
     def __call__(self, feeds: Tensors) -> Tensors:
@@ -113,10 +119,11 @@ class OnnxRuntime(_OnnxGraph):
         except Exception as error:  # ONNX Runtime's exceptions share no other base
             raise ValueError(f"{self.title} refuses the file: {error}") from None
         self.inputs = {
-            entry.name: (_sizes(entry.shape), entry.type.removeprefix("tensor(").removesuffix(")"))
+            entry.name: (_sizes(entry.shape), _NAMES.get(entry.type, entry.type[len("tensor(") : -1]))
             for entry in self._runner.get_inputs()
         }
         self.outputs = [entry.name for entry in self._runner.get_outputs()]
+        self.properties = self._runner.get_modelmeta().custom_metadata_map
 
 
 class OnnxReference(_OnnxGraph):
@@ -142,6 +149,7 @@ class OnnxReference(_OnnxGraph):
             for name, kind in types.items()
         }
         self.outputs = [value.name for value in model.graph.output]
+        self.properties = {entry.key: entry.value for entry in model.metadata_props}
 
 
 def _sizes(shape: Iterable[int | str | None]) -> tuple[int, ...]:

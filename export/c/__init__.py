@@ -28,6 +28,7 @@ TARGETS: Final = {
     "cortex-m55": "mve",
     "rv32imc": "generic",
     "raspberry-pi": "neon",
+    "x86-64": "x86",
 }
 
 _KEYWORDS: Final = (
@@ -62,7 +63,10 @@ def to_c(
     """
     check_name(name)
     check_target(target)
-    network = Network(model, name, LAYOUTS[TARGETS[target]])
+    layout = LAYOUTS[TARGETS[target]]
+    if model.profile != "portable" and not layout.operator:
+        raise ValueError(f"there are no kernels for {target} of the profile {model.profile}: use the target generic")
+    network = Network(model, name, layout)
     made = {f"{name}.h": header(network, target), f"{name}.c": source(network)}
     if vectors is not None:
         made[f"{name}_test.c"] = self_test(network, *_checked(model, *vectors))

@@ -1,6 +1,7 @@
 """How a layout packs the rows of dense maps: arrays as a kernel in `kernels/` reads them.
 
-A block is four rows of a map. Every layout writes blocks one after another, in the order in which the cell needs them.
+A block is four rows of a map, or as many as the layout says. Every layout writes blocks one after another, in the
+order in which the cell needs them.
 """
 
 from collections.abc import Callable, Sequence
@@ -19,26 +20,27 @@ _VECTOR: Final = 16  # columns of a row that layout_neon.h and layout_mve.h load
 
 
 class Block(NamedTuple):
-    """Four rows of a map; -1 where a block is filled up with rows of zeros. left: how its multipliers are written."""
+    """Some rows of a map, most often four; -1 where a block is filled up with rows of zeros. left: how its multipliers
+    are written."""
 
     affine: Rows
     rows: tuple[int, ...]
     left: int
 
     def take(self, values: Array) -> Array:
-        """values [rows, ..] -> int64 [4, ..]."""
+        """values [rows, ..] -> int64 [rows of the block, ..]."""
         rows = np.array(self.rows)
         chosen: Array = values[rows].astype(np.int64)
         chosen[rows < 0] = 0
         return chosen
 
     def weights(self, columns: int) -> Array:
-        """int64 [4, columns], the columns beyond the map's zero."""
+        """int64 [rows, columns], the columns beyond the map's zero."""
         chosen = self.take(self.affine.weight)
         return np.pad(chosen, ((0, 0), (0, columns - chosen.shape[1])))
 
     def multipliers(self) -> Array:
-        """int64 [4], as `ern_requantize` reads them; none of the operator's rows, see `gate_factors`."""
+        """int64 [rows], as `ern_requantize` reads them; none of the operator's rows, see `gate_factors`."""
         if self.affine.right is not None:
             return np.zeros(0, np.int64)
         multiplier, shift = self.take(self.affine.multiplier), self.take(self.affine.shift)
@@ -53,8 +55,8 @@ class Layout:
 
     kernels: the files it is made of, in order. arrays: the C types of the stream's arrays, and pack: their values.
     unit: operands are padded to a multiple of it. wide: operands are int16 in w8a8 too. group: so many units' rows of a
-    gate lie beside each other, in blocks. small_products: the core multiplies to 32 bits, not to 64. operator: the
-    files of the profile tflite-lstm, after all others.
+    gate lie beside each other, in blocks. block: the rows of one. small_products: the core multiplies to 32 bits, not to
+    64. operator: the files of the profile tflite-lstm, after all others; none where there are no kernels for it.
     """
 
     name: str
@@ -66,6 +68,7 @@ class Layout:
     unit: int = 1
     wide: bool = False
     group: int = BLOCK
+    block: int = BLOCK
     small_products: bool = False
     operator: tuple[str, ...] = ("operator.h", "cells_tflite_lstm.h")
 
@@ -176,6 +179,17 @@ def bytes_of_rows(blocks: Sequence[Block], unit: int) -> list[Array]:
     return [_joined(parts, np.uint32)]
 
 
+def row_words(blocks: Sequence[Block], unit: int) -> list[Array]:
+    """The stream of layout_x86.h: weights [columns / 4][16][4] of every block, and rows."""
+    weights, rows = [], []
+    for block in blocks:
+        own = block.weights(_columns(block, unit))
+        weights.append(own.reshape(len(own), -1, 4).swapaxes(0, 1))
+        bias = block.take(block.affine.bias)
+        rows.append(np.concatenate([bias, bias - 128 * own.sum(axis=1), block.multipliers()]))
+    return [_joined(weights, np.int8), _joined(rows, np.int32)]
+
+
 def _high_halves(block: Block) -> Array:
     """int64 [4]: multipliers, and by how much less 1 what is above 2^16 of a product is shifted."""
     if block.left == GENERAL or block.affine.right is not None:
@@ -204,7 +218,7 @@ LAYOUTS: Final[dict[str, Layout]] = {
     for layout in (
         Layout(
             "generic",
-            ("activation_small.h", "requantize_high.h", "operand_narrow.h", "layout_generic.h", "sum4.h"),
+            ("activation_small.h", "requantize_high.h", "operand_narrow.h", "layout_generic.h", "sum.h"),
             "small",
             _BYTES,
             interleaved,
@@ -240,7 +254,7 @@ LAYOUTS: Final[dict[str, Layout]] = {
                 "requantize_high.h",
                 "operand_narrow.h",
                 "layout_neon.h",
-                "sum4.h",
+                "sum.h",
             ),
             "fast",
             _BYTES,
@@ -259,6 +273,18 @@ LAYOUTS: Final[dict[str, Layout]] = {
             unit=_VECTOR,
             group=8,
             operator=("operator.h", "operator_mve.h", "cells_tflite_lstm.h"),
+        ),
+        Layout(
+            "x86",
+            ("activation_x86.h", "requantize_high.h", "operand_x86.h", "layout_x86.h", "sum.h"),
+            "entries",
+            _BYTES,
+            row_words,
+            high_word,
+            unit=4,
+            group=16,
+            block=16,
+            operator=(),
         ),
     )
 }

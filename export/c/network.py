@@ -7,7 +7,7 @@ from functools import cached_property
 import numpy as np
 
 from ...qmodel import DIRECTION_SUFFIXES, STATES, Affine, Layer, QuantizedModel
-from .layouts import BLOCK, Block, Layout
+from .layouts import Block, Layout
 from .operator import factors
 from .rows import Array, Rows
 
@@ -109,14 +109,15 @@ def _parts(model: QuantizedModel, layout: Layout) -> Iterator[Part]:
             of = Rows.of_operator if layer.profile == "tflite-lstm" else Rows.of
             rows = (of(direction.input), of(direction.recurrent))
             lefts = (layout.left(rows[0], limit), layout.left(rows[1], model.view_limit))
-            arrays = _pack(layout, list(_blocks(direction, layout.group, rows, lefts)))
+            arrays = _pack(layout, list(_blocks(direction, layout, rows, lefts)))
             of_gates = factors(layout, rows, lefts, layer.hidden_size) if of == Rows.of_operator else None
             yield Part(f"layer_{index}{suffix}", maps, lefts, arrays, direction, index, suffix, of_gates)
     if model.head is not None:
         dense = model.head.dense
         one = Rows.of(dense)
         left = layout.left(one, model.view_limit)
-        blocks = [Block(one, _rows(range(row, row + BLOCK), dense.rows), left) for row in range(0, dense.rows, BLOCK)]
+        starts = range(0, dense.rows, layout.block)
+        blocks = [Block(one, _rows(range(row, row + layout.block), dense.rows), left) for row in starts]
         yield Part("head", (dense,), (left,), _pack(layout, blocks))
 
 
@@ -124,10 +125,10 @@ def _pack(layout: Layout, blocks: list[Block]) -> dict[str, Array]:
     return dict(zip(layout.arrays, layout.pack(blocks, layout.unit), strict=True))
 
 
-def _blocks(layer: Layer, group: int, maps: tuple[Rows, Rows], lefts: tuple[int, int]) -> Iterator[Block]:
+def _blocks(layer: Layer, layout: Layout, maps: tuple[Rows, Rows], lefts: tuple[int, int]) -> Iterator[Block]:
     """In the order in which the step in cells.h reads them. Several blocks of a group take its units in turn."""
     passes = [range(len(layer.gates))] if layer.reset_after else [range(1), range(1, 3)]
-    size, step = layer.hidden_size, group // BLOCK
+    size, group, step = layer.hidden_size, layout.group, layout.group // layout.block
     for gates in passes:
         for unit in range(0, size, group):
             for gate in gates:

@@ -22,6 +22,7 @@ def source(network: Network) -> str:
         f"/* {name}: made by edgernn, see {name}.h. The weights lie as {layout.name} kernels read them. */",
         f'#include "{name}.h"\n',
         f"#define ERN_W8A16 {int(network.model.scheme == 'w8a16')}",
+        f"#define ERN_BLOCK {layout.block} /* rows of a map that lie beside each other */",
         f"#define ERN_INPUT {network.input_columns} /* values of input before the view of the hidden state */\n",
         kernel("common.h"),
         *(array_text(table, f"{values.dtype}_t", values) for table, values in tables(layout.table).items()),

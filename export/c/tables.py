@@ -7,8 +7,8 @@ from .rows import Array
 
 
 def tables(kind: str) -> dict[str, Array]:
-    """Arrays by their names in C, of kernels/activation_KIND.h."""
-    return {"small": _one_side, "fast": _both_sides, "mve": _apart}[kind]()
+    """Arrays by their names in C, as the kernels/activation_.. of a layout read them."""
+    return {"small": _one_side, "fast": _both_sides, "mve": _apart, "entries": _entries}[kind]()
 
 
 def _one_side() -> dict[str, Array]:
@@ -36,6 +36,11 @@ def _apart() -> dict[str, Array]:
     values = np.append(SIGMOID_TABLE[:255], [SIGMOID_TABLE[254]] * 2)
     slopes = np.append(np.diff(SIGMOID_TABLE), [0, 0])
     return {"ern_values": values.astype(np.uint16), "ern_slopes": slopes.astype(np.uint16)}
+
+
+def _entries() -> dict[str, Array]:
+    """[257], the values of one side, the last twice."""
+    return {"ern_values": np.append(SIGMOID_TABLE, SIGMOID_TABLE[-1:]).astype(np.uint16)}
 
 
 def _words(value: Array, slope: Array) -> Array:

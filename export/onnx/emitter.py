@@ -10,6 +10,7 @@ import onnx
 from onnx import helper, numpy_helper
 
 from ... import __version__
+from ..._files import UNSEALED, seal
 
 OPSET: Final = 17
 IR_VERSION: Final = 8  # read by every ONNX Runtime since 1.13
@@ -107,9 +108,8 @@ class Emitter:
             producer_name="edgernn",
             producer_version=__version__,
         )
-        helper.set_model_props(model, dict(properties))
-        content: bytes = model.SerializeToString()
-        return content
+        helper.set_model_props(model, {**properties, "edgernn.checksum": UNSEALED})
+        return seal(model.SerializeToString())
 
 
 def tensor(name: str, dtype: npt.DTypeLike, *shape: Dimension) -> onnx.ValueInfoProto:

@@ -205,4 +205,5 @@ def _finish(
     outputs: list[onnx.ValueInfoProto],
 ) -> bytes:
     kind = network.properties["edgernn.kind"]
-    return g.finish(f"edgernn_{kind}", inputs, outputs, {**network.properties, "edgernn.form": form})
+    shape = {"edgernn.every_step": json.dumps(network.every_step), "edgernn.output_size": str(network.output_size)}
+    return g.finish(f"edgernn_{kind}", inputs, outputs, {**network.properties, **shape, "edgernn.form": form})

@@ -106,6 +106,8 @@ def _properties(model: QuantizedModel, form: str) -> dict[str, str]:
         "edgernn.scheme": model.scheme,
         "edgernn.fingerprint": model.fingerprint,
         "edgernn.task": model.task,
+        "edgernn.every_step": json.dumps(model.every_step),
+        "edgernn.output_size": str(model.output_size),
         "edgernn.labels": json.dumps(model.labels),
         "edgernn.input_mean": json.dumps(model.input_mean.tolist()),
         "edgernn.input_std": json.dumps(model.input_std.tolist()),

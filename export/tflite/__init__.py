@@ -5,14 +5,20 @@ from typing import Any, Final, Literal, get_args
 
 import numpy as np
 
+from ..._files import UNSEALED, seal
+from ...floatmodel import FloatModel
 from ...qmodel import QuantizedModel
 from . import forms, operators
+from .floating import FloatNetwork
 from .graph import TFLiteFile
+from .integers import IntegerNetwork
+from .network import Network
 from .shapes import ANY
 
-__all__ = ["Form", "to_tflite"]
+__all__ = ["FloatForm", "Form", "float_to_tflite", "to_tflite"]
 
 Form = Literal["sequence", "step", "stream"]
+FloatForm = Literal["sequence", "step"]
 
 MIN_RUNTIME_VERSION: Final = "2.14.0"  # tflite-runtime 2.14.0 computes the same integers; older ones were not tried
 _TENSOR_BYTES_MAX: Final = 2**31 - 1  # runtimes count a tensor's bytes in int32
@@ -43,27 +49,65 @@ def to_tflite(
     x is int8 (w8a8) or int16 (w8a16), y int8 (int16 hidden states for a model without a head), states are int16. All
     carry their scales and zero points; quantise on the host (`QuantizedModel.quantize_input`), because runtimes round
     float inputs differently. The signature is `serving_default`, for stream `step`. The metadata entry `edgernn` is
-    JSON: arithmetic version, scheme, form, batch, task, labels, normalisation, and QuantizedModel.fingerprint.
+    JSON: arithmetic version, scheme, form, batch, task, whether there is an output for every step, labels,
+    normalisation, QuantizedModel.fingerprint, and a checksum of the file.
 
     Raises ValueError for an unknown form, steps < 1, steps with a form other than sequence, batch < 1, a bidirectional
     model in steps, a tensor of 2 GiB or more, and an output scale that float32 cannot hold; in the profile tflite-lstm
     for the form step, a batch, and a recurrent weight beyond what the operator's int16 holds.
     """
     _check(model, form, steps, batch)
-    numbers = model.scheme if model.profile == "portable" else model.profile
-    layers = "-".join(f"{'2x' if layer.backward else ''}{layer.hidden_size}" for layer in model.layers)
-    file = TFLiteFile(f"edgernn {model.layers[0].cell} {model.input_size}-{layers} {numbers} {form}")
+    network = IntegerNetwork(model)
+    file = _file(network, model.scheme if model.profile == "portable" else model.profile, form)
     if model.profile == "tflite-lstm":
         operators.write(file, model, form, ANY if steps is None else steps)
     elif form == "sequence":
-        forms.sequence(file, model, ANY if steps is None else steps, batch)
+        forms.sequence(file, network, ANY if steps is None else steps, batch)
     elif form == "step":
-        forms.step(file, model, batch or 1)
+        forms.step(file, network, batch or 1)
     else:
-        forms.stream(file, model, batch or 1)
-    file.metadata("edgernn", json.dumps(_metadata(model, form, batch), separators=(",", ":")).encode())
+        forms.stream(file, network, batch or 1)
+    return _finish(file, _metadata(model, form, batch))
+
+
+def float_to_tflite(model: FloatModel, form: FloatForm = "sequence") -> bytes:
+    """The float model as a .tflite file for LiteRT: `x` float32 in real units (the file normalises), `y` logits.
+
+    sequence: x [1, T, input_size], T any number >= 1, -> y [1, output_size], or y [1, T, output_size] for every step.
+        An LSTM is TensorFlow Lite's own operator (as a converter makes it of Keras' layer): it goes on from the states
+        of the sequence before unless the interpreter's reset_all_variables is called. GRU and RNN are loops.
+    step: x [1, input_size] and the states h_0, c_0, h_1, .. [1, hidden_size], zero at first -> y [1, output_size] and
+        the next states h_0_out, ..
+
+    Raises ValueError for an unknown form, single steps of a bidirectional model, and a tensor of 2 GiB or more.
+    """
+    if not isinstance(model, FloatModel):
+        found = type(model).__name__
+        raise ValueError(f"this export needs a FloatModel, not a {found}; read one with FloatModel.load(path)")
+    if form not in get_args(FloatForm):
+        raise ValueError(f"unknown form {form!r}; a float file is {' or '.join(map(repr, get_args(FloatForm)))}")
+    if form == "step" and any(layer.backward for layer in model.layers):
+        raise ValueError("a bidirectional model reads whole sequences; export it in the form 'sequence'")
+    _check_bytes(max(layer.weight_ih.nbytes + layer.weight_hh.nbytes for layer in model.layers))
+    network = FloatNetwork(model)
+    file = _file(network, "float", form)
+    if form == "sequence":
+        forms.sequence(file, network, ANY, None)
+    else:
+        forms.step(file, network, 1)
+    facts = {"kind": "float", "form": form, "task": model.task, "every_step": network.every_step}
+    return _finish(file, facts | _labels(model))
+
+
+def _file(network: Network, numbers: str, form: str) -> TFLiteFile:
+    layers = "-".join(f"{'2x' if layer.backward else ''}{layer.hidden_size}" for layer in network.layers)
+    return TFLiteFile(f"edgernn {network.layers[0].cell} {network.input_size}-{layers} {numbers} {form}")
+
+
+def _finish(file: TFLiteFile, metadata: dict[str, Any]) -> bytes:
+    file.metadata("edgernn", json.dumps({**metadata, "checksum": UNSEALED}, separators=(",", ":")).encode())
     file.metadata("min_runtime_version", MIN_RUNTIME_VERSION.encode().ljust(16, b"\0"))
-    return file.pack()
+    return seal(file.pack())
 
 
 def _check(model: QuantizedModel, form: str, steps: int | None, batch: int | None) -> None:
@@ -84,7 +128,10 @@ def _check(model: QuantizedModel, form: str, steps: int | None, batch: int | Non
             )
     if model.profile == "tflite-lstm":
         operators.check_operators(model, form, batch)
-    size = _largest_tensor(model, steps or 1, batch or 1)
+    _check_bytes(_largest_tensor(model, steps or 1, batch or 1))
+
+
+def _check_bytes(size: int) -> None:
     if size > _TENSOR_BYTES_MAX:
         raise ValueError(f"a tensor of {size} bytes is beyond TFLite's 2 GiB; use fewer steps or a smaller batch")
 
@@ -104,16 +151,20 @@ def _metadata(model: QuantizedModel, form: str, batch: int | None) -> dict[str, 
         "scheme": model.scheme,
         "form": form,
         "task": model.task,
+        "every_step": model.every_step,
         "fingerprint": model.fingerprint,
     }
     if model.profile != "portable":
         entry["profile"] = model.profile
     if batch is not None:
         entry["batch"] = batch
-    if model.labels:
-        entry["labels"] = list(model.labels)
+    entry |= _labels(model)
     if model.input_mean.any() or (model.input_std != 1).any():
         # str of a float32 is its shortest exact decimal
         entry["input_mean"] = [float(str(value)) for value in model.input_mean]
         entry["input_std"] = [float(str(value)) for value in model.input_std]
     return entry
+
+
+def _labels(model: QuantizedModel | FloatModel) -> dict[str, Any]:
+    return {"labels": list(model.labels)} if model.labels else {}

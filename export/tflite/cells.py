@@ -4,12 +4,15 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 from ...fixedpoint import PRE_ACTIVATION_SCALE
-from ...qmodel import STATES, Cell, Layer, QuantizedModel
+from ...qmodel import STATES, Cell
 from .arithmetic import Arithmetic
 from .graph import Tensor
+from .network import Direction
 
 
-def advance(a: Arithmetic, layers: Mapping[str, Layer], x: Tensor, states: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def advance(
+    a: Arithmetic, layers: Mapping[str, Direction], x: Tensor, states: Mapping[str, Tensor]
+) -> dict[str, Tensor]:
     """The states after one time step of a stack of layers, named by the ends of their states' names ("0", "1", ..).
 
     x is [batch, 1, 1, input_size], a state [batch, 1, 1, hidden_size].
@@ -30,14 +33,7 @@ def passed_on(a: Arithmetic, hidden: Sequence[Tensor]) -> Tensor:
     return a.join([a.view(h) for h in hidden])
 
 
-def output(model: QuantizedModel, a: Arithmetic, hidden: Sequence[Tensor]) -> Tensor:
-    """What the model says about its last hidden states, one a direction: the head's int8, or they themselves."""
-    if model.head is None:
-        return a.join(hidden)
-    return a.narrow(a.affine(model.head.dense, passed_on(a, hidden), name="dense"), "out", model.head.output_scale)
-
-
-def _lstm(a: Arithmetic, layer: Layer, x: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, ...]:
+def _lstm(a: Arithmetic, layer: Direction, x: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, ...]:
     p = a.add(a.affine(layer.input, x), a.affine(layer.recurrent, a.view(h)), "p")
     p_i, p_f, p_g, p_o = a.split(p, "ifgo")
     i, f, g, o = a.sigmoid(p_i, "i"), a.sigmoid(p_f, "f"), a.tanh(p_g, "g"), a.sigmoid(p_o, "o")
@@ -46,7 +42,7 @@ def _lstm(a: Arithmetic, layer: Layer, x: Tensor, h: Tensor, c: Tensor) -> tuple
     return a.mul(o, a.tanh(a.pre_activation(c, "p"), "tanh"), "h"), c
 
 
-def _gru(a: Arithmetic, layer: Layer, x: Tensor, h: Tensor) -> tuple[Tensor, ...]:
+def _gru(a: Arithmetic, layer: Direction, x: Tensor, h: Tensor) -> tuple[Tensor, ...]:
     size = layer.hidden_size
     x_r, x_z, x_n = a.split(a.affine(layer.input, x), "rzn")
     if layer.reset_after:
@@ -62,7 +58,7 @@ def _gru(a: Arithmetic, layer: Layer, x: Tensor, h: Tensor) -> tuple[Tensor, ...
     return (a.add(a.sub(n, a.mul(z, n, "zn"), "n"), a.mul(z, h, "zh"), "h"),)
 
 
-def _rnn(a: Arithmetic, layer: Layer, x: Tensor, h: Tensor) -> tuple[Tensor, ...]:
+def _rnn(a: Arithmetic, layer: Direction, x: Tensor, h: Tensor) -> tuple[Tensor, ...]:
     return (a.tanh(a.add(a.affine(layer.input, x), a.affine(layer.recurrent, a.view(h)), "p"), "h"),)
 
 

@@ -1,17 +1,15 @@
 """A WHILE loop that takes a stack of layers through a sequence, forwards or backwards."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
 
-from ...qmodel import STATES, Layer, QuantizedModel, Scheme
+from ...qmodel import STATES
 from .arithmetic import Arithmetic
 from .cells import advance
 from .graph import Graph, Tensor
+from .network import Direction, Emit, Network, Variables
 from .shapes import ANY, cut, dimensions, time_of
-
-Emit = Callable[[Arithmetic, Sequence[Tensor]], Tensor]
-Variables = dict[str, Tensor]
 
 _START = (0, 0, 0, 0)
 _NEXT_STEP = (0, 1, 0, 0)  # along the time axis of [batch, T, 1, size]
@@ -20,8 +18,8 @@ _STEP_BEFORE = (0, -1, 0, 0)
 
 def loop(
     main: Graph,
-    model: QuantizedModel,
-    layers: Mapping[str, Layer],
+    network: Network,
+    layers: Mapping[str, Direction],
     read: Variables,
     emit: Emit | None = None,
     reverse: bool = False,
@@ -38,11 +36,11 @@ def loop(
     x = read["x"]
     names = [f"{name}_{place}" for place, layer in layers.items() for name in STATES[layer.cell]]
     start = {"time": _end_of(main, x) if reverse else main.constant("time", _START), **read}
-    start |= {name: zero_state(main, model, name, x.shape[0]) for name in names}
+    start |= {name: network.zero_state(main, name, x.shape[0]) for name in names}
     old = _copies(body, start)
-    new = _step(body, model.scheme, layers, old, emit, reverse)
+    new = _step(network.arithmetic(body), layers, old, emit, reverse)
     if emit is not None:
-        start["y"] = _empty_outputs(main, model.scheme, x, new["y"])
+        start["y"] = _empty_outputs(network.arithmetic(main), x, new["y"])
         old |= _copies(body, {"y": start["y"]})
         new["y"] = _append(body, old["y"], new["y"], reverse)
     body.inputs, body.outputs = list(old.values()), list((old | new).values())
@@ -51,12 +49,6 @@ def loop(
     subgraphs = {"cond_subgraph_index": condition.index, "body_subgraph_index": body.index}
     main.op("WHILE", list(start.values()), list(end.values()), **subgraphs)
     return end
-
-
-def zero_state(graph: Graph, model: QuantizedModel, name: str, batch: int) -> Tensor:
-    """A state before the first step, [batch, 1, 1, hidden_size]."""
-    size, scale, _ = model.states[name]
-    return graph.constant(name, np.zeros((batch, 1, 1, size)), "int16", scale)
 
 
 def _condition(graph: Graph, variables: Variables, reverse: bool) -> None:
@@ -69,10 +61,10 @@ def _condition(graph: Graph, variables: Variables, reverse: bool) -> None:
 
 
 def _step(
-    graph: Graph, scheme: Scheme, layers: Mapping[str, Layer], old: Variables, emit: Emit | None, reverse: bool
+    a: Arithmetic, layers: Mapping[str, Direction], old: Variables, emit: Emit | None, reverse: bool
 ) -> Variables:
     """The new time and states, and in `y` the step's output."""
-    a, time = Arithmetic(graph, scheme), graph.tensor("time", (4,), "int32")
+    graph, time = a.graph, a.graph.tensor("time", (4,), "int32")
     graph.op("ADD", [old["time"], graph.constant("next", _STEP_BEFORE if reverse else _NEXT_STEP)], [time])
     now = time if reverse else old["time"]
     new = advance(a, layers, _at(graph, old["x"], now), old)
@@ -135,11 +127,11 @@ def _append(graph: Graph, y: Tensor, out: Tensor, reverse: bool) -> Tensor:
     return cut(graph, longer, _NEXT_STEP, (batch, ANY, 1, size), y.shape, "y")
 
 
-def _empty_outputs(graph: Graph, scheme: Scheme, x: Tensor, out: Tensor) -> Tensor:
+def _empty_outputs(a: Arithmetic, x: Tensor, out: Tensor) -> Tensor:
     """Zeros [batch, T, 1, size] that the loop shifts out. T comes with x, so that it follows when x is resized."""
-    column = cut(graph, x, _START, (x.shape[0], ANY, 1, 1), (*x.shape[:3], 1), "x")
+    graph, column = a.graph, cut(a.graph, x, _START, (x.shape[0], ANY, 1, 1), (*x.shape[:3], 1), "x")
     if x.dtype != out.dtype:
-        column = Arithmetic(graph, scheme).cast(column, out.dtype)
+        column = a.cast(column, out.dtype)
     zeros = graph.constant("zero", np.zeros((1, 1, 1, out.shape[3])), out.dtype, out.scale)
     y = graph.tensor("y", (*x.shape[:3], out.shape[3]), out.dtype, out.scale)
     graph.op("MUL", [column, zeros], [y])

@@ -13,9 +13,8 @@ import numpy as np
 from ..._tflite_lstm import OPERATOR_SCALE
 from ...fixedpoint import STATE_VIEW_SCALE
 from ...qmodel import DIRECTION_NAMES, REVERSE, FloatArray, IntArray, Layer, QuantizedModel
-from .arithmetic import Arithmetic
-from .cells import output
 from .graph import Graph, Tensor, TFLiteFile
+from .integers import IntegerNetwork
 from .shapes import reshape
 
 _TANH: Final = 4  # of ActivationFunctionType
@@ -86,14 +85,14 @@ def sequence(file: TFLiteFile, model: QuantizedModel, steps: int) -> None:
     """x [1, T, input_size] -> y, with T = steps, or any T when steps is -1. It goes on from the states of the sequence
     before unless the interpreter resets its variables."""
     graph = file.graph("main")
-    x = _input(graph, model, (1, steps, model.input_size))
+    x = IntegerNetwork(model).input(graph, (1, steps, model.input_size))
     hidden = _layers(graph, model, x)
     if model.every_step:
         read = [reshape(graph, h, (1, steps, 1, h.shape[2]), "h_4d") for h in _turned(graph, hidden)]
     else:
         read = [_last(graph, h) for h in hidden]
     shape = (1, *([steps] if model.every_step else []), model.output_size)
-    y = reshape(graph, output(model, Arithmetic(graph, model.scheme), read), shape, "y")
+    y = reshape(graph, _output(graph, model, read), shape, "y")
     file.signature("serving_default", graph, {"x": x}, {"y": y})
 
 
@@ -101,10 +100,10 @@ def stream(file: TFLiteFile, model: QuantizedModel) -> None:
     """x [1, input_size] -> y [1, output_size]: the operator over one step, which keeps its states. They are zero at
     first, and again when the interpreter resets its variables."""
     graph = file.graph("main")
-    x = _input(graph, model, (1, model.input_size))
+    x = IntegerNetwork(model).input(graph, (1, model.input_size))
     (hidden,) = _layers(graph, model, reshape(graph, x, (1, 1, model.input_size), "x_3d"))
     read = reshape(graph, hidden, (1, 1, 1, hidden.shape[2]), "h_4d")
-    y = reshape(graph, output(model, Arithmetic(graph, model.scheme), [read]), (1, model.output_size), "y")
+    y = reshape(graph, _output(graph, model, [read]), (1, model.output_size), "y")
     file.signature("step", graph, {"x": x}, {"y": y})
 
 
@@ -184,5 +183,6 @@ def _last(graph: Graph, x: Tensor) -> Tensor:
     return reshape(graph, out, (1, 1, 1, x.shape[2]), "last_4d")
 
 
-def _input(graph: Graph, model: QuantizedModel, shape: tuple[int, ...]) -> Tensor:
-    return graph.tensor("x", shape, "int8", float(model.input_scale), model.input_zero_point)
+def _output(graph: Graph, model: QuantizedModel, hidden: Sequence[Tensor]) -> Tensor:
+    network = IntegerNetwork(model)
+    return network.output(network.arithmetic(graph), hidden)

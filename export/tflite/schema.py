@@ -10,7 +10,6 @@ from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
-import flatbuffers  # type: ignore[import-untyped]
 import numpy as np
 
 Values = Mapping[str, Any]
@@ -19,7 +18,7 @@ FILE_IDENTIFIER: Final = b"TFL3"
 SCHEMA_VERSION: Final = 3
 BUFFER_ALIGNMENT: Final = 16  # schema.fbs: Buffer.data has force_align: 16
 
-TENSOR_TYPES: Final = {"int32": 2, "int64": 4, "bool": 6, "int16": 7, "int8": 9, "resource": 13}
+TENSOR_TYPES: Final = {"float32": 0, "int32": 2, "int64": 4, "bool": 6, "int16": 7, "int8": 9, "resource": 13}
 
 _SCHEMA: Final = """
 table Model {
@@ -43,10 +42,12 @@ table SignatureDef {
   inputs:[TensorMap]; outputs:[TensorMap]; signature_key:string; deprecated_tag:string; subgraph_index:uint;
 }
 table TensorMap { name:string; tensor_index:uint; }
+table FullyConnectedOptions { fused_activation_function:byte; weights_format:byte; keep_num_dims:bool; }
 table UnidirectionalSequenceLSTMOptions { fused_activation_function:byte; }
 table StridedSliceOptions {
   begin_mask:int; end_mask:int; ellipsis_mask:int; new_axis_mask:int; shrink_axis_mask:int;
 }
+table DivOptions { fused_activation_function:byte; }
 table ReverseV2Options { }
 table Conv2DOptions { padding:byte; stride_w:int; stride_h:int; }
 table AddOptions { fused_activation_function:byte; pot_scale_int16:bool = 1; }
@@ -84,11 +85,13 @@ OPERATORS: Final = {
     "ADD": OperatorType(0, 3, "AddOptions", 11),
     "CONCATENATION": OperatorType(2, 3, "ConcatenationOptions", 10),
     "CONV_2D": OperatorType(3, 4, "Conv2DOptions", 1),
+    "FULLY_CONNECTED": OperatorType(9, 5, "FullyConnectedOptions", 8),
     "LOGISTIC": OperatorType(14, 3),
     "MUL": OperatorType(18, 4, "MulOptions", 21),
     "RESHAPE": OperatorType(22, 1, "ReshapeOptions", 17),
     "TANH": OperatorType(28, 3),
     "SUB": OperatorType(41, 5, "SubOptions", 28),
+    "DIV": OperatorType(42, 1, "DivOptions", 29),
     "UNIDIRECTIONAL_SEQUENCE_LSTM": OperatorType(44, 1, "UnidirectionalSequenceLSTMOptions", 71),
     "STRIDED_SLICE": OperatorType(45, 1, "StridedSliceOptions", 32),
     "SPLIT": OperatorType(49, 4, "SplitOptions", 35),
@@ -140,6 +143,8 @@ def pack(model: Values) -> bytes:
 
 class _Packer:
     def __init__(self) -> None:
+        import flatbuffers  # type: ignore[import-untyped]  # not for readers of the tables above
+
         self.builder: Any = flatbuffers.Builder(1 << 14)
         self._offsets: dict[Hashable, int] = {}
 

@@ -8,8 +8,6 @@ import json
 import os
 import sys
 from collections.abc import Iterator
-from functools import partial
-from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
 from typing import Final, Literal
@@ -17,9 +15,9 @@ from typing import Final, Literal
 import numpy as np
 
 from edgernn._files import Tensors, read_tensors
-from edgernn.engines import ENGINES, Engine
-from edgernn.engines._worker import CompiledGraph, InterpreterGraph
-from edgernn.firmware_sim.simd._host import host_form
+from edgernn.engines import ENGINES, Engine, NativeEngine, tflite_runtime_version
+from edgernn.engines._install import TFLITE_RUNTIME
+from edgernn.firmware_sim.native import find_compiler
 from edgernn.qmodel import IntArray, QuantizedModel
 
 Way = Literal["sequence", "batch", "step", "stream"]
@@ -36,6 +34,11 @@ class Check:
     integers: int = 0
     differences: int = 0
     problem: str | None = None
+
+
+def is_own_exporter(engine: Engine) -> bool:
+    """Whether it reads no file that another processor could have written."""
+    return not engine.suffix or isinstance(engine, NativeEngine)
 
 
 def ways(engine: Engine, model: QuantizedModel) -> list[Way]:
@@ -62,7 +65,7 @@ def checks(engine: Engine, folder: Path) -> Iterator[Check]:
     model, seed = QuantizedModel.load(folder / "model.ernn"), int(folder.name)
     data, _ = read_tensors(folder / DATA, DATA_FORMAT)
     for way in ways(engine, model):
-        own_export = not engine.suffix or (engine.fixed and way in ("sequence", "batch"))  # none, or one a length
+        own_export = is_own_exporter(engine) or (engine.fixed and way in ("sequence", "batch"))  # one for each length
         content = None if own_export else (folder / f"{way}{engine.suffix}").read_bytes()
         try:
             found, expected = _outputs(engine, model, way, content, data), data[way]
@@ -76,27 +79,26 @@ def checks(engine: Engine, folder: Path) -> Iterator[Check]:
             yield Check(seed, expected.size, int(np.count_nonzero(found != expected)))
 
 
-def _engine(name: str) -> Engine:
-    """The engine; tflite-runtime in this process, which has the NumPy that it needs, and not in one of its own."""
-    engine = ENGINES[name]
-    if name == "litert-compiled":
-        return dataclasses.replace(engine, load=CompiledGraph)
-    if not name.startswith("tflite-runtime"):
-        return engine
-    assert isinstance(engine.load, partial)
-    interpreter = import_module("tflite_runtime.interpreter")
-    return dataclasses.replace(engine, load=partial(InterpreterGraph, interpreter, **engine.load.keywords))
+def _versions(engine: Engine) -> str:
+    """Of the runtime or the compiler, with the vector instructions where edgernn chooses them."""
+    if isinstance(engine, NativeEngine):
+        compiler = find_compiler()
+        return f"{compiler.name}, {compiler.instructions}"
+    release = tflite_runtime_version() if engine.package == TFLITE_RUNTIME else version(engine.package)
+    named = f"{engine.package.replace('_', '-')} {release}"
+    if engine.name != "numba":
+        return named
+    from edgernn.firmware_sim.simd._host import host_form  # needs Numba, which is not on every device
+
+    form = host_form()
+    return f"{named}, {form.name if form else 'off'}"
 
 
 def main() -> None:
     results = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what a runtime prints must not get between the results
-    engine = _engine(sys.argv[1])
-    versions = f"{engine.package.replace('_', '-')} {version(engine.package)}, numpy {np.__version__}"
-    if engine.name == "numba":
-        form = host_form()
-        versions = f"{versions}, {form.name if form else 'off'}"
-    print(versions, file=results, flush=True)
+    engine = ENGINES[sys.argv[1]]
+    print(_versions(engine), file=results, flush=True)
     for case in sys.argv[2:]:
         for check in checks(engine, Path(case)):
             print(json.dumps(dataclasses.asdict(check)), file=results, flush=True)

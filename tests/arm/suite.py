@@ -14,18 +14,16 @@ from edgernn.qmodel import HeadKind, IntArray, QuantizedModel, Scheme
 from .. import oracle
 from ..cases import Case
 from ..models import SCHEMES, VARIANTS, Variant, random_input, random_model
-from .device import DATA, DATA_FORMAT, ways
+from .device import DATA, DATA_FORMAT, is_own_exporter, ways
+from .userland import PI_2, PI_4, PI_5
 
 _HIDDEN_SIZES: Final = (1, 2, 5, 17, 33, 64, 128)
 _STEPS: Final = (1, 2, 5, 12, 20)
 
-PI_4: Final = "cortex-a72"
-PI_5: Final = "cortex-a76"  # has dot products, which runtimes then use; LiteRT's CompiledModel runs on no older one
-
 
 class Part(NamedTuple):
-    """An engine on a processor. simd: the form of vector instructions that Numba's kernels are to choose there by
-    themselves, or "off" for the readable kernels; both do half of the cells, since each takes minutes to compile.
+    """An engine on a processor. simd: the vector instructions that it is to choose there by itself, or "off" for the
+    readable kernels of Numba; these and its others do half of the cells each, since each takes minutes to compile.
     """
 
     engine: str
@@ -34,7 +32,7 @@ class Part(NamedTuple):
 
     def cases(self, suite: list[Case]) -> list[Case]:
         """What of the suite it runs."""
-        if not self.simd:
+        if self.engine != "numba":
             return suite
         return [
             case for case in suite if (_kind(case.model) in _NEON) == ((self.simd == "off") != (self.processor == PI_4))
@@ -53,6 +51,7 @@ def _kind(model: QuantizedModel) -> tuple[str, Scheme]:
 PARTS: Final = (
     Part("numba", PI_4, "neon"),
     Part("numba", PI_4, "off"),
+    Part("native", PI_4, "NEON"),
     Part("litert", PI_4),
     Part("litert-no-delegate", PI_4),
     Part("litert-reference", PI_4),
@@ -62,10 +61,12 @@ PARTS: Final = (
     Part("onnxruntime", PI_4),
     Part("numba", PI_5, "neondot"),
     Part("numba", PI_5, "off"),
+    Part("native", PI_5, "NEON with dot products"),
     Part("litert", PI_5),
     Part("litert-compiled", PI_5),
     Part("tflite-runtime", PI_5),
     Part("onnxruntime", PI_5),
+    Part("native", PI_2, "NEON"),
 )
 
 
@@ -101,7 +102,7 @@ def write(case: Case, folder: Path) -> None:
     folder.mkdir()
     case.model.save(folder / "model.ernn")
     for engine in {part.engine: ENGINES[part.engine] for part in PARTS}.values():
-        for way in ways(engine, case.model) if engine.suffix else ():
+        for way in () if is_own_exporter(engine) else ways(engine, case.model):
             path = folder / f"{way}{engine.suffix}"
             if path.exists():
                 continue

@@ -46,11 +46,15 @@ ERN_INLINE void ern_view_of(const int16_t *h, int units, ern_operand *view) {
 }
 #endif
 
+#if !defined(ERN_FLIPPED)
+#define ERN_FLIPPED 0 /* bits that an operand has the other way round */
+#endif
+
 #if !defined(ERN_COPIES)
 /* An input as an operand, an operand that was kept, a hidden state as an output. */
 ERN_INLINE void ern_take_input(const ern_input *x, int count, ern_operand *operand) {
   int n;
-  for (n = 0; n < count; n++) operand[n] = x[n];
+  for (n = 0; n < count; n++) operand[n] = (ern_operand)(x[n] ^ ERN_FLIPPED);
 }
 ERN_INLINE void ern_take_view(const ern_operand *view, int count, ern_operand *operand) {
   int n;
@@ -76,10 +80,10 @@ ERN_INLINE void ern_gate_sums(ern_stream *s, const ern_layer *layer, const ern_o
 #if ERN_UNITS == 8
   ern_sum8(s, x, layer->input_columns, layer->input_left, layer->hidden_columns, layer->hidden_left, p);
 #elif defined(ERN_VECTORS)
-  ern_value input = ern_rows4(s, x, layer->input_columns, layer->input_left);
-  *p = ern_add(input, ern_rows4(s, x + layer->input_columns, layer->hidden_columns, layer->hidden_left));
+  ern_value input = ern_rows(s, x, layer->input_columns, layer->input_left);
+  *p = ern_add(input, ern_rows(s, x + layer->input_columns, layer->hidden_columns, layer->hidden_left));
 #else
-  ern_sum4(s, x, layer->input_columns, layer->input_left, layer->hidden_columns, layer->hidden_left, p);
+  ern_sum(s, x, layer->input_columns, layer->input_left, layer->hidden_columns, layer->hidden_left, p);
 #endif
 }
 
@@ -90,11 +94,11 @@ ERN_INLINE void ern_shares(ern_stream *s, const ern_layer *layer, const ern_oper
   ern_dense8(s, x, layer->input_columns, layer->input_left, view, layer->hidden_columns, layer->hidden_left, input,
              recurrent);
 #elif defined(ERN_VECTORS)
-  *input = ern_rows4(s, x, layer->input_columns, layer->input_left);
-  *recurrent = ern_rows4(s, view, layer->hidden_columns, layer->hidden_left);
+  *input = ern_rows(s, x, layer->input_columns, layer->input_left);
+  *recurrent = ern_rows(s, view, layer->hidden_columns, layer->hidden_left);
 #else
-  ern_dense4(s, x, layer->input_columns, layer->input_left, input);
-  ern_dense4(s, view, layer->hidden_columns, layer->hidden_left, recurrent);
+  ern_dense(s, x, layer->input_columns, layer->input_left, input);
+  ern_dense(s, view, layer->hidden_columns, layer->hidden_left, recurrent);
 #endif
 }
 
@@ -178,12 +182,12 @@ ERN_INLINE void ern_rnn_step(const ern_layer *layer, const ern_operand *x, int16
   }
 }
 
-/* The dense output: int16, then int8. */
+/* The dense output: int16, then int8. A block is ERN_BLOCK rows. */
 ERN_INLINE void ern_head(ern_stream s, const ern_operand *view, int columns, int left, int outputs, int8_t *y) {
   int n, k;
-  for (n = 0; n < outputs; n += 4) {
-    int32_t wide[4];
-    ern_dense4(&s, view, columns, left, wide);
-    for (k = 0; k < 4 && n + k < outputs; k++) y[n + k] = (int8_t)ern_view8(wide[k]);
+  for (n = 0; n < outputs; n += ERN_BLOCK) {
+    int32_t wide[ERN_BLOCK];
+    ern_dense(&s, view, columns, left, wide);
+    for (k = 0; k < ERN_BLOCK && n + k < outputs; k++) y[n + k] = (int8_t)ern_view8(wide[k]);
   }
 }

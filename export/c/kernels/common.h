@@ -6,7 +6,11 @@
 #if defined(__GNUC__)
 #define ERN_INLINE static inline __attribute__((always_inline, unused))
 #define ERN_APART static __attribute__((noinline, unused))
+#if defined(__x86_64__)
+#define ERN_ALIGNED __attribute__((aligned(64)))
+#else
 #define ERN_ALIGNED __attribute__((aligned(16)))
+#endif
 #define ERN_NAKED __attribute__((naked, noinline, ERN_OPAQUE)) static
 #define ERN_ROLLED _Pragma("GCC unroll 1")
 #define ERN_UNROLLED _Pragma("GCC unroll 4")

@@ -196,7 +196,7 @@ ERN_INLINE void ern_sums4(ern_stream *stream, const ern_operand *v, int columns,
 }
 
 /* Four rows of a dense map, requantized: out[row] = sat16((bias + weights . v) * multiplier). columns: a multiple of 4. */
-ERN_INLINE void ern_dense4(ern_stream *stream, const ern_operand *v, int columns, int left, int32_t out[4]) {
+ERN_INLINE void ern_dense(ern_stream *stream, const ern_operand *v, int columns, int left, int32_t out[4]) {
   int n;
   if (left == ERN_PACKED) {
     stream->words = ern_packed4(stream->words, v, columns / 4, out);
@@ -207,7 +207,7 @@ ERN_INLINE void ern_dense4(ern_stream *stream, const ern_operand *v, int columns
 }
 
 /* The sum of two such maps, of operands that lie one after the other. */
-ERN_INLINE void ern_sum4(ern_stream *stream, const ern_operand *v, int columns, int left, int next_columns,
+ERN_INLINE void ern_sum(ern_stream *stream, const ern_operand *v, int columns, int left, int next_columns,
                          int next_left, int32_t out[4]) {
   int32_t second[4];
   int n;
@@ -215,7 +215,7 @@ ERN_INLINE void ern_sum4(ern_stream *stream, const ern_operand *v, int columns, 
     stream->words = ern_packed_sum4(stream->words, v, columns / 4 | next_columns / 4 << 16, out);
     return;
   }
-  ern_dense4(stream, v, columns, left, out);
-  ern_dense4(stream, v + columns, next_columns, next_left, second);
+  ern_dense(stream, v, columns, left, out);
+  ern_dense(stream, v + columns, next_columns, next_left, second);
   for (n = 0; n < 4; n++) out[n] += second[n];
 }

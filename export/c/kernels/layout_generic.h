@@ -37,7 +37,7 @@ ERN_INLINE void ern_sums4(ern_stream *stream, const ern_operand *v, int columns,
 }
 
 /* Four rows of a dense map, requantized: out[row] = sat16((bias + weights . v) * multiplier). */
-ERN_INLINE void ern_dense4(ern_stream *stream, const ern_operand *v, int columns, int left, int32_t out[4]) {
+ERN_INLINE void ern_dense(ern_stream *stream, const ern_operand *v, int columns, int left, int32_t out[4]) {
   const int32_t *rows = stream->rows;
   int32_t sums[4];
   ern_sums4(stream, v, columns, left, sums);

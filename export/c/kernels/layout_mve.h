@@ -76,7 +76,7 @@ ERN_SUMS4(ern_row_sums4, )
 ERN_SUMS4(ern_block_sums4, "vldrw.u32 %q[m], [%[w]], #16\n")
 
 /* The next block, requantized but for the saturation. */
-ERN_INLINE int32x4_t ern_rows4(ern_stream *stream, const ern_operand **v, int columns, int left) {
+ERN_INLINE int32x4_t ern_rows(ern_stream *stream, const ern_operand **v, int columns, int left) {
   int32x4_t multipliers, sums = ern_block_sums4(stream, v, columns, &multipliers);
   if (left == ERN_GENERAL) {
     int32_t acc[4], packed[4];
@@ -94,24 +94,24 @@ ERN_INLINE int32x4_t ern_rows4(ern_stream *stream, const ern_operand **v, int co
 ERN_INLINE void ern_dense8(ern_stream *stream, const ern_operand *v, int columns, int left, const ern_operand *next,
                            int next_columns, int next_left, ern_value *out, ern_value *next_out) {
   const ern_operand *place = v, *next_place = next;
-  int32x4_t even = ern_rows4(stream, &place, columns, left);
-  int32x4_t next_even = ern_rows4(stream, &next_place, next_columns, next_left);
-  *out = ern_narrow(even, ern_rows4(stream, &v, columns, left));
-  *next_out = ern_narrow(next_even, ern_rows4(stream, &next, next_columns, next_left));
+  int32x4_t even = ern_rows(stream, &place, columns, left);
+  int32x4_t next_even = ern_rows(stream, &next_place, next_columns, next_left);
+  *out = ern_narrow(even, ern_rows(stream, &v, columns, left));
+  *next_out = ern_narrow(next_even, ern_rows(stream, &next, next_columns, next_left));
 }
 
 /* The sum of two such maps, of operands that lie one after the other. */
 ERN_INLINE void ern_sum8(ern_stream *stream, const ern_operand *v, int columns, int left, int next_columns,
                          int next_left, ern_value *out) {
   const ern_operand *place = v;
-  int32x4_t even = ern_rows4(stream, &place, columns, left);
-  int32x4_t next_even = ern_rows4(stream, &place, next_columns, next_left);
-  int16x8_t first = ern_narrow(even, ern_rows4(stream, &v, columns, left));
-  *out = ern_add(first, ern_narrow(next_even, ern_rows4(stream, &v, next_columns, next_left)));
+  int32x4_t even = ern_rows(stream, &place, columns, left);
+  int32x4_t next_even = ern_rows(stream, &place, next_columns, next_left);
+  int16x8_t first = ern_narrow(even, ern_rows(stream, &v, columns, left));
+  *out = ern_add(first, ern_narrow(next_even, ern_rows(stream, &v, next_columns, next_left)));
 }
 
-ERN_INLINE void ern_dense4(ern_stream *stream, const ern_operand *v, int columns, int left, int32_t out[4]) {
-  int32x4_t rows = ern_rows4(stream, &v, columns, left);
+ERN_INLINE void ern_dense(ern_stream *stream, const ern_operand *v, int columns, int left, int32_t out[4]) {
+  int32x4_t rows = ern_rows(stream, &v, columns, left);
   vst1q_s32(out, vmovlbq_s16(ern_narrow(rows, rows)));
 }
 
@@ -184,15 +184,15 @@ ERN_INLINE void ern_sums4(ern_stream *stream, const ern_operand *v, int columns,
 }
 
 /* The next block: out[row * step] = sat16((bias + weights . v) * multiplier). */
-ERN_INLINE void ern_rows4(ern_stream *stream, const ern_operand *v, int columns, int left, int32_t *out, int step) {
+ERN_INLINE void ern_rows(ern_stream *stream, const ern_operand *v, int columns, int left, int32_t *out, int step) {
   int32_t sums[4];
   int row;
   ern_sums4(stream, v, columns, left, sums);
   for (row = 0; row < 4; row++) out[row * step] = ern_requantize(sums[row], (int32_t)*stream->words++, left);
 }
 
-ERN_INLINE void ern_dense4(ern_stream *stream, const ern_operand *v, int columns, int left, int32_t out[4]) {
-  ern_rows4(stream, v, columns, left, out, 1);
+ERN_INLINE void ern_dense(ern_stream *stream, const ern_operand *v, int columns, int left, int32_t out[4]) {
+  ern_rows(stream, v, columns, left, out, 1);
 }
 
 /* The next four blocks: eight rows of a map of `v`, and eight of a map of `next`. */
@@ -200,8 +200,8 @@ ERN_INLINE void ern_dense8(ern_stream *stream, const ern_operand *v, int columns
                            int next_columns, int next_left, int32_t out[8], int32_t next_out[8]) {
   int odd;
   for (odd = 0; odd < 2; odd++) {
-    ern_rows4(stream, v, columns, left, out + odd, 2);
-    ern_rows4(stream, next, next_columns, next_left, next_out + odd, 2);
+    ern_rows(stream, v, columns, left, out + odd, 2);
+    ern_rows(stream, next, next_columns, next_left, next_out + odd, 2);
   }
 }
 

@@ -91,15 +91,15 @@ ERN_INLINE int32x4_t ern_row_sums4(ern_stream *stream, const ern_operand *v, int
 }
 
 /* The next block of four rows: sat16((bias + weights . v) * multiplier). */
-ERN_INLINE ern_value ern_rows4(ern_stream *stream, const ern_operand *v, int columns, int left) {
+ERN_INLINE ern_value ern_rows(ern_stream *stream, const ern_operand *v, int columns, int left) {
   int32x4_t sums = ern_row_sums4(stream, v, columns);
   const int32_t *multipliers = stream->rows;
   stream->rows = multipliers + 4;
   return ern_requantize4(sums, vld1q_s32(multipliers), left);
 }
 
-ERN_INLINE void ern_dense4(ern_stream *stream, const ern_operand *v, int columns, int left, int32_t out[4]) {
-  vst1q_s32(out, vmovl_s16(ern_rows4(stream, v, columns, left)));
+ERN_INLINE void ern_dense(ern_stream *stream, const ern_operand *v, int columns, int left, int32_t out[4]) {
+  vst1q_s32(out, vmovl_s16(ern_rows(stream, v, columns, left)));
 }
 
 /* The view of four values, and of a whole hidden state. */
@@ -144,7 +144,7 @@ ERN_INLINE void ern_sums4(ern_stream *stream, const ern_operand *v, int columns,
 }
 
 /* Four rows of a dense map, requantized: out[row] = sat16((bias + weights . v) * multiplier). */
-ERN_INLINE void ern_dense4(ern_stream *stream, const ern_operand *v, int columns, int left, int32_t out[4]) {
+ERN_INLINE void ern_dense(ern_stream *stream, const ern_operand *v, int columns, int left, int32_t out[4]) {
   int row;
   ern_sums4(stream, v, columns, left, out);
   for (row = 0; row < 4; row++) out[row] = ern_requantize(out[row], *stream->rows++, left);

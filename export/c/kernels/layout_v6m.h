@@ -253,7 +253,7 @@ ERN_INLINE void ern_sums4(ern_stream *stream, const ern_operand *v, int columns,
 }
 
 /* Four rows of a dense map, requantized: out[row] = sat16((bias + weights . v) * multiplier). */
-ERN_INLINE void ern_dense4(ern_stream *stream, const ern_operand *v, int columns, int left, int32_t out[4]) {
+ERN_INLINE void ern_dense(ern_stream *stream, const ern_operand *v, int columns, int left, int32_t out[4]) {
   int n;
   if (left == ERN_PACKED) {
     stream->words = ern_packed4(stream->words, v, (uint32_t)columns, out);
@@ -266,7 +266,7 @@ ERN_INLINE void ern_dense4(ern_stream *stream, const ern_operand *v, int columns
 }
 
 /* The sum of two such maps, of operands that lie one after the other. */
-ERN_INLINE void ern_sum4(ern_stream *stream, const ern_operand *v, int columns, int left, int next_columns,
+ERN_INLINE void ern_sum(ern_stream *stream, const ern_operand *v, int columns, int left, int next_columns,
                          int next_left, int32_t out[4]) {
   uint32_t both = (uint32_t)columns | (uint32_t)next_columns << 16;
   int32_t second[4];
@@ -276,8 +276,8 @@ ERN_INLINE void ern_sum4(ern_stream *stream, const ern_operand *v, int columns, 
   } else if (left != ERN_PACKED && left != ERN_GENERAL && next_left != ERN_PACKED && next_left != ERN_GENERAL) {
     stream->words = ern_wide4(stream->words, v, both, out);
   } else {
-    ern_dense4(stream, v, columns, left, out);
-    ern_dense4(stream, v + columns, next_columns, next_left, second);
+    ern_dense(stream, v, columns, left, out);
+    ern_dense(stream, v + columns, next_columns, next_left, second);
     for (n = 0; n < 4; n++) out[n] += second[n];
   }
 }
