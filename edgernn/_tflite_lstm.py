@@ -1,7 +1,7 @@
 """Primitives of TensorFlow Lite's operator UNIDIRECTIONAL_SEQUENCE_LSTM in int8, where they differ from `fixedpoint`'s.
 
-The operator's runtimes compute three arithmetics, its flavours, which differ in a few of a hundred hidden states, mostly
-by one:
+The operator's runtimes compute three arithmetics, its flavours, which differ in a few of a hundred hidden states,
+mostly by one:
 
     litert  LiteRT and tflite-runtime with every set of kernels: gemmlowp's fixed-point exponential in sigmoid and tanh
     tflm    TensorFlow Lite Micro's reference kernels: sigmoid and tanh interpolate in the table of `fixedpoint`

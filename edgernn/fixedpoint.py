@@ -80,7 +80,6 @@ def sigmoid(p: Any) -> Any:
     return interpolated_sigmoid(4 * p)
 
 
-@_inlined
 def interpolated_sigmoid(v: Any) -> Any:
     """Q0.15 sigmoid of v / (24 * 512), |v| < 2^40."""
     magnitude = np.abs(v)
@@ -98,7 +97,6 @@ def tanh(p: Any) -> Any:
     return interpolated_tanh(4 * p)
 
 
-@_inlined
 def interpolated_tanh(v: Any) -> Any:
     """Q0.15 tanh of v / (24 * 512), |v| < 2^40."""
     magnitude = np.abs(v)

@@ -40,8 +40,13 @@ class Block(NamedTuple):
         return np.pad(chosen, ((0, 0), (0, columns - chosen.shape[1])))
 
     def multipliers(self) -> Array:
+<<<<<<< HEAD
         """int64 [rows], as `ern_requantize` reads them; none of the operator's rows, see `gate_factors`."""
         if self.affine.right is not None:
+=======
+        """int64 [4], as `ern_requantize` reads them; none of the profile tflite-lstm."""
+        if self.affine.exponent is not None:
+>>>>>>> tflite-lstm
             return np.zeros(0, np.int64)
         multiplier, shift = self.take(self.affine.multiplier), self.take(self.affine.shift)
         if self.left == GENERAL:
@@ -55,8 +60,13 @@ class Layout:
 
     kernels: the files it is made of, in order. arrays: the C types of the stream's arrays, and pack: their values.
     unit: operands are padded to a multiple of it. wide: operands are int16 in w8a8 too. group: so many units' rows of a
+<<<<<<< HEAD
     gate lie beside each other, in blocks. block: the rows of one. small_products: the core multiplies to 32 bits, not to
     64. operator: the files of the profile tflite-lstm, after all others; none where there are no kernels for it.
+=======
+    gate lie beside each other, in blocks. packs: it has PACKED. operator: the files of the profile tflite-lstm, after
+    all others.
+>>>>>>> tflite-lstm
     """
 
     name: str
@@ -68,8 +78,12 @@ class Layout:
     unit: int = 1
     wide: bool = False
     group: int = BLOCK
+<<<<<<< HEAD
     block: int = BLOCK
     small_products: bool = False
+=======
+    packs: bool = False
+>>>>>>> tflite-lstm
     operator: tuple[str, ...] = ("operator.h", "cells_tflite_lstm.h")
 
     def columns(self, count: int) -> int:
@@ -84,7 +98,7 @@ def high_word(affine: Rows, limit: int, least: int = 0) -> int:
     """The smallest left shift of the sums with which every multiplier is a fraction of 2^32, or GENERAL."""
     bound = int(affine.accumulator_bound(limit).max())
     for left in range(least, _LARGEST_LEFT + 1):
-        if affine.bits + 1 - left <= affine.shift.min() and affine.shift.max() <= 32 - left and bound << left < 2**31:
+        if 16 - left <= affine.shift.min() and affine.shift.max() <= 32 - left and bound << left < 2**31:
             return left
     return GENERAL
 
@@ -96,15 +110,14 @@ def doubled_high_word(affine: Rows, limit: int) -> int:
 
 def packed_or_high_word(affine: Rows, limit: int) -> int:
     """PACKED where two rows' sums can share a word, else as `high_word`."""
-    small = limit == 128 and affine.accumulator_bound(limit).max() < 2**23
-    fits = affine.bits + 1 - PACKED <= affine.shift.min() and affine.shift.max() <= 32 - PACKED
-    return PACKED if small and fits else high_word(affine, limit)
+    fits = limit == 128 and affine.accumulator_bound(limit).max() < 2**23 and affine.shift.max() <= 24
+    return PACKED if fits else high_word(affine, limit)
 
 
 def packed_or_high_half(affine: Rows, limit: int) -> int:
     """PACKED where two rows' sums can share a word, else the least left shift with which every shift is 17 or more."""
     bound, least = int(affine.accumulator_bound(limit).max()), int(affine.shift.min())
-    if bound < 2**23 and least >= max(affine.bits + 1, 17) - PACKED:
+    if bound < 2**23 and least >= 17 - PACKED:
         return PACKED
     left = max(0, 17 - least)
     return left if bound << left < 2**31 else GENERAL
@@ -143,7 +156,7 @@ def column_words(blocks: Sequence[Block], unit: int) -> list[Array]:
         else:
             row = weights & 0xFF
             parts += [bias, row[0] | row[1] << 8 | row[2] << 16 | row[3] << 24]
-            if block.left != GENERAL and block.affine.right is None:
+            if block.left != GENERAL and block.affine.exponent is None:
                 parts.append(np.array([block.left]))
         parts.append(_high_halves(block))
     return [_joined(parts, np.uint32)]
@@ -192,7 +205,7 @@ def row_words(blocks: Sequence[Block], unit: int) -> list[Array]:
 
 def _high_halves(block: Block) -> Array:
     """int64 [4]: multipliers, and by how much less 1 what is above 2^16 of a product is shifted."""
-    if block.left == GENERAL or block.affine.right is not None:
+    if block.left == GENERAL or block.affine.exponent is not None:
         return block.multipliers()
     shift = block.take(block.affine.shift) + block.left - 17
     return block.take(block.affine.multiplier) << 8 | np.clip(shift, 0, 31)  # of 31 bits nothing is left
@@ -233,6 +246,7 @@ LAYOUTS: Final[dict[str, Layout]] = {
             packed_or_high_word,
             unit=4,
             wide=True,
+            packs=True,
             operator=("operator_dsp.h", "operator.h", "cells_tflite_lstm.h"),
         ),
         Layout(
@@ -244,7 +258,7 @@ LAYOUTS: Final[dict[str, Layout]] = {
             packed_or_high_half,
             unit=4,
             wide=True,
-            small_products=True,
+            packs=True,
         ),
         Layout(
             "neon",

@@ -9,6 +9,7 @@ import numpy as np
 from ...qmodel import DIRECTION_SUFFIXES, STATES, Affine, Layer, QuantizedModel
 from .layouts import Block, Layout
 from .operator import factors
+from .operator import left as operator_left
 from .rows import Array, Rows
 
 
@@ -106,11 +107,15 @@ def _parts(model: QuantizedModel, layout: Layout) -> Iterator[Part]:
         limit = model.view_limit if index else model.input_limit
         for suffix, direction in zip(DIRECTION_SUFFIXES, layer.directions, strict=False):
             maps = (direction.input, direction.recurrent)
-            of = Rows.of_operator if layer.profile == "tflite-lstm" else Rows.of
-            rows = (of(direction.input), of(direction.recurrent))
-            lefts = (layout.left(rows[0], limit), layout.left(rows[1], model.view_limit))
+            of_gates = None
+            if layer.profile == "tflite-lstm":
+                rows = (Rows.of_operator(direction.input), Rows.of_operator(direction.recurrent))
+                lefts = (operator_left(layout, rows[0], limit), operator_left(layout, rows[1], model.view_limit))
+                of_gates = factors(rows, layer.hidden_size)
+            else:
+                rows = (Rows.of(direction.input), Rows.of(direction.recurrent))
+                lefts = (layout.left(rows[0], limit), layout.left(rows[1], model.view_limit))
             arrays = _pack(layout, list(_blocks(direction, layout, rows, lefts)))
-            of_gates = factors(layout, rows, lefts, layer.hidden_size) if of == Rows.of_operator else None
             yield Part(f"layer_{index}{suffix}", maps, lefts, arrays, direction, index, suffix, of_gates)
     if model.head is not None:
         dense = model.head.dense

@@ -1,30 +1,39 @@
-"""The profile tflite-lstm in C: what kernels/operator.h reads beside the stream of weights, and is called with."""
+"""The profile tflite-lstm in C: what kernels/operator.h reads beside the stream of weights, and how it is called."""
 
 from collections.abc import Sequence
 from typing import Final
 
 import numpy as np
 
-from .layouts import GENERAL, Layout
+from .layouts import GENERAL, PACKED, Layout
 from .rows import Array, Rows
 
 CELL: Final = "operator"  # of ern_operator_step
 
-_WORD: Final = 32
+_PLAIN: Final = 0  # sums as they are, in place of a left shift: every gate has its own
 
 
-def factors(layout: Layout, maps: Sequence[Rows], lefts: Sequence[int], hidden_size: int) -> Array:
-    """int64 [gates * maps, 4]: multiplier, half, right and sign of every gate's maps, as an ern_factor has them."""
-    gates = range(0, len(maps[0].multiplier), hidden_size)
-    rows = [_factor(layout, one, left, gate) for gate in gates for one, left in zip(maps, lefts, strict=True)]
-    return np.array(rows, np.int64)
+def left(layout: Layout, rows: Rows, limit: int) -> int:
+    """PACKED where two rows' sums can share a word, GENERAL where a shifted sum would leave 32 bits."""
+    bound, up = rows.accumulator_bound(limit), _up(rows)
+    if layout.packs and bound.max() < 2**23 and up.max() <= PACKED:
+        return PACKED
+    return _PLAIN if (bound << up).max() < 2**31 else GENERAL
 
 
-def _factor(layout: Layout, rows: Rows, left: int, row: int) -> list[int]:
-    assert rows.right is not None
-    multiplier, shift, right = (int(values[row]) for values in (rows.multiplier, rows.shift, rows.right))
-    if left == GENERAL or layout.small_products:
-        multiplier = multiplier << 8 | (rows.bits - shift)
-    else:
-        multiplier <<= _WORD - left - shift
-    return [multiplier, 1 << right >> 1, right, int(right > 0)]
+def factors(maps: Sequence[Rows], hidden_size: int) -> Array:
+    """int64 [gates * maps, 6]: of every gate the fields of an ern_factor for the input and for the hidden state."""
+    return np.array([_factor(one, row) for row in range(0, len(maps[0].bias), hidden_size) for one in maps], np.int64)
+
+
+def _factor(rows: Rows, row: int) -> list[int]:
+    assert rows.exponent is not None
+    up, right = int(_up(rows)[row]), max(-int(rows.exponent[row]), 0)
+    return [up, int(rows.multiplier[row]), 1 << right >> 1, right, int(right > 0), PACKED - up]
+
+
+def _up(rows: Rows) -> Array:
+    """By how much sums are shifted left, so that the high word of the product is what `rescale` rounds first."""
+    assert rows.exponent is not None
+    up: Array = np.maximum(rows.exponent, 0) + 1
+    return up

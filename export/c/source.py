@@ -68,10 +68,5 @@ def _data(network: Network, part: Part) -> Iterator[str]:
             f"  {stream(network, part)}, {units}, {columns}, {lefts}, {part.layer.cell_exponent}}};\n"
         )
     if part.factors is not None:
-        rows = ",\n".join("  {" + ", ".join(map(_signed, row)) + "}" for row in part.factors.tolist())
+        rows = ",\n".join("  {" + ", ".join(map(str, row)) + "}" for row in part.factors.tolist())
         yield f"static const ern_factor {part.name}_factors[{len(part.factors)}] = {{\n{rows}}};\n"
-
-
-def _signed(value: int) -> str:
-    """An int32_t of these 32 bits."""
-    return _number(value - 2**32 if value >= 2**31 else value, "int32_t")

@@ -33,8 +33,8 @@ typedef struct {
   "smlad r11, r6, r9, r11\n"                                                                                           \
   "smlad lr, r7, r9, lr\n"
 
-/* Four packed rows' sums times 2^8, in r10, r11, r12 and lr. */
-#define ERN_PACKED_SUMS                                                                                                \
+/* Sums of 256 * a + b and of b for two pairs of rows, in r10, r11, r12 and lr. */
+#define ERN_PACKED_LOOP                                                                                                \
   "ldmia r0!, {r10-r12, lr}\n"                                                                                         \
   "lsrs r2, r2, #1\n"                                                                                                  \
   "bcc 1f\n" ERN_QUAD                                                                                                  \
@@ -46,7 +46,11 @@ typedef struct {
   ".rept 4\n" ERN_QUAD ".endr\n"                                                                                       \
   "subs r2, #1\n"                                                                                                      \
   "bne 3b\n"                                                                                                           \
-  "4:\n"                                                                                                               \
+  "4:\n"
+
+/* Four packed rows' sums times 2^8. */
+#define ERN_PACKED_SUMS                                                                                                \
+  ERN_PACKED_LOOP                                                                                                      \
   "sub r10, r10, r11\n"                                                                                                \
   "sub r12, r12, lr\n"                                                                                                 \
   "lsl r11, r11, #8\n"                                                                                                 \

@@ -1,21 +1,18 @@
 /* The profile tflite-lstm: TensorFlow Lite's int8 LSTM, in the arithmetic of CMSIS-NN. Pre-activations are Q3.12, the
  * hidden state is the bytes that products read, and of a gate's map all rows have one multiplier. */
 
-/* A sum becomes a share of a pre-activation by two roundings: (sum * 2^left * multiplier / 2^32, halves up) * 2^-right,
- * halves away from zero. half: 2^right / 2, and sign: 1; both 0 if right is. ERN_GENERAL, and where no word holds a
- * product: a multiplier of 24 bits << 8 | shift, by which a sum is (sum * 2^shift * multiplier / 2^24). */
+/* A sum becomes a share of a pre-activation by two roundings: (sum * 2^up * multiplier / 2^32, halves up) * 2^-right,
+ * halves away from zero. half: 2^right / 2, and sign: 1; both 0 if right is. A sum that comes times 2^8 is shifted down
+ * instead. */
 typedef struct {
-  int32_t multiplier, half, right, sign;
+  int32_t up, multiplier, half, right, sign, down;
 } ern_factor;
 
-/* (v * 2^shift * multiplier / 2^24, halves up), without 64 bits: four products of half-words. */
-ERN_INLINE int32_t ern_high_general(int32_t v, int32_t packed) {
-  uint32_t bits = (uint32_t)packed;
-  int32_t scaled = ern_shift_left(v, (int)(bits & 255u)), high = scaled >> 16;
-  uint32_t low = (uint32_t)scaled & 0xFFFFu, lower = bits >> 8 & 0xFFFFu, upper = bits >> 24;
-  int32_t middle = high * (int32_t)lower;
-  uint32_t rest = low * upper + (low * lower >> 16) + 128 + ((uint32_t)middle & 255u);
-  return high * (int32_t)upper * 256 + (middle >> 8) + (int32_t)(rest >> 8);
+/* (v * multiplier / 2^31, halves up) of a multiplier of 31 bits, without 64: four products of half-words. */
+ERN_INLINE int32_t ern_doubled_high_word(int32_t v, int32_t multiplier) {
+  int32_t high = v >> 16, upper = multiplier >> 16, lower = multiplier & 0xFFFF, middle = high * lower;
+  uint32_t low = (uint32_t)v & 0xFFFFu, rest = low * (uint32_t)upper + (low * (uint32_t)lower >> 16) + 16384;
+  return high * upper * 2 + (middle >> 15) + (int32_t)((rest + ((uint32_t)middle & 32767u)) >> 15);
 }
 
 /* v * 2^-right, halves away from zero; v + half may leave 32 bits. */
@@ -31,32 +28,27 @@ ERN_INLINE int32_t ern_cell_position(int32_t cell, int exponent) {
 
 #if !defined(ERN_VECTORS)
 
-#if defined(ERN_SMALL_PRODUCTS)
-/* As ern_high_general, of a sum times 2^8 that has 31 bits: three products. */
-ERN_INLINE int32_t ern_high_packed(int32_t v, int32_t packed) {
-  uint32_t bits = (uint32_t)packed, low = (uint32_t)v & 0xFFFFu, lower = bits >> 8 & 0xFFFFu;
-  int shift = (int)(bits & 255u);
-  int32_t below = (v >> 16) * (int32_t)lower + (int32_t)(low * lower >> 16);
-  return ((v >> 8) * (int32_t)(bits >> 24) + (below >> 8) + (128 >> shift)) >> (8 - shift);
-}
-#endif
-
+/* A sum's share. */
 ERN_INLINE int32_t ern_rescale(int32_t sum, int left, const ern_factor *by) {
   int32_t high;
-#if defined(ERN_SMALL_PRODUCTS)
-  if (left == ERN_PACKED) {
-    high = ern_high_packed(sum, by->multiplier);
-  } else {
-    return ern_round_away(ern_high_general(sum, by->multiplier), by->right);
-  }
-#else
-  if (left == ERN_GENERAL) return ern_round_away(ern_high_general(sum, by->multiplier), by->right);
 #if defined(ERN_PACKED)
-  if (left == ERN_PACKED) left = 0;
+  if (left == ERN_PACKED) {
+#if defined(ERN_SMALL_PRODUCTS)
+    high = ern_doubled_high_word(sum >> (by->down + 1), by->multiplier);
+#else
+    high = ern_high_word(sum >> by->down, by->multiplier);
 #endif
-  high = ern_high_word(ern_shift_left(sum, left), by->multiplier);
+    return (high + by->half + ((high >> 31) & -by->sign)) >> by->right;
+  }
 #endif
-  return (high + by->half + ((high >> 31) & -by->sign)) >> by->right;
+#if !defined(ERN_SMALL_PRODUCTS)
+  if (left != ERN_GENERAL) {
+    high = ern_high_word(ern_shift_left(sum, by->up), by->multiplier);
+    return (high + by->half + ((high >> 31) & -by->sign)) >> by->right;
+  }
+#endif
+  (void)left;
+  return ern_round_away(ern_doubled_high_word(ern_shift_left(sum, by->up - 1), by->multiplier), by->right);
 }
 
 /* The sums of four rows of both maps, whose operands lie one after the other. Once in the program, as ern_sum4. */

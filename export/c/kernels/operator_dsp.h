@@ -3,9 +3,15 @@
 #if defined(ERN_DSP)
 #define ERN_GATE_ROUTINE
 
-/* Four sums times 2^8 become shares of pre-activations. r4-r7: a factor. The sign of a sum is that of its high word, or
+/* Packed sums become shares of pre-activations by the factor in r2 and r4-r8. A sum and its high word have one sign, or
  * that is 0. */
 #define ERN_RESCALE                                                                                                    \
+  "sub r10, r10, r11\n"                                                                                                \
+  "sub r12, r12, lr\n"                                                                                                 \
+  "asr r10, r10, r8\n"                                                                                                 \
+  "lsl r11, r11, r2\n"                                                                                                 \
+  "asr r12, r12, r8\n"                                                                                                 \
+  "lsl lr, lr, r2\n"                                                                                                   \
   "smmla r9, r10, r7, r5\n"                                                                                            \
   "smmlar r10, r10, r4, r9\n"                                                                                          \
   "asr r10, r10, r6\n"                                                                                                 \
@@ -26,19 +32,19 @@ ERN_NAKED const uint32_t *ern_packed_gate4(ERN_IN const uint32_t *words, ERN_IN 
   __asm__ volatile(
       ".syntax unified\n"
       "push {r2, r4-r11, lr}\n"
-      "uxth r2, r2\n" ERN_PACKED_SUMS
+      "uxth r2, r2\n" ERN_PACKED_LOOP
       "ldr r8, [sp, #40]\n"
-      "ldm r8, {r4-r7}\n" ERN_RESCALE
+      "ldm r8, {r2, r4-r8}\n" ERN_RESCALE
       "ssat r10, #16, r10\n"
       "ssat r11, #16, r11\n"
       "ssat r12, #16, r12\n"
       "ssat lr, #16, lr\n"
       "stmia r3, {r10-r12, lr}\n"
       "pop {r2}\n"
-      "lsrs r2, r2, #16\n" ERN_PACKED_SUMS
+      "lsrs r2, r2, #16\n" ERN_PACKED_LOOP
       "ldr r8, [sp, #36]\n"
-      "ldrd r4, r5, [r8, #16]\n"
-      "ldrd r6, r7, [r8, #24]\n" ERN_RESCALE
+      "add r8, r8, #24\n"
+      "ldm r8, {r2, r4-r8}\n" ERN_RESCALE
       "ldmia r3, {r4-r7}\n"
       "add r4, r4, r10\n"
       "add r5, r5, r11\n"

@@ -2,16 +2,11 @@
 
 #if defined(ERN_VECTORS)
 
-/* As ern_rescale. */
-ERN_INLINE int32x4_t ern_rescaled(int32x4_t sums, int left, const ern_factor *by) {
-  int32_t multiplier = by->multiplier;
+/* As ern_rescale, of sums and multipliers of any size. */
+ERN_INLINE int32x4_t ern_rescaled(int32x4_t sums, const ern_factor *by) {
   int32x4_t high;
-  if (left == ERN_GENERAL) {
-    left = (multiplier & 255) + 1;
-    multiplier = (int32_t)((uint32_t)multiplier >> 8 << 7);
-  }
-  if (left != 1) sums = vshlq_r_s32(sums, left - 1);
-  high = vqrdmulhq_n_s32(sums, multiplier);
+  if (by->up != 1) sums = vshlq_r_s32(sums, by->up - 1);
+  high = vqrdmulhq_n_s32(sums, by->multiplier);
   return by->right == 0 ? high : vrshlq_n_s32(vaddq_s32(high, vshrq_n_s32(high, 31)), -by->right);
 }
 
@@ -21,10 +16,10 @@ ERN_INLINE void ern_operator_gate(ern_stream *s, const ern_layer *layer, const e
   const ern_operand *place = x;
   int32x4_t even, odd, next_even, next_odd, none;
   int16x8_t input;
-  even = ern_rescaled(ern_row_sums4(s, &place, layer->input_columns, &none), layer->input_left, &factors[0]);
-  next_even = ern_rescaled(ern_row_sums4(s, &place, layer->hidden_columns, &none), layer->hidden_left, &factors[1]);
-  odd = ern_rescaled(ern_row_sums4(s, &x, layer->input_columns, &none), layer->input_left, &factors[0]);
-  next_odd = ern_rescaled(ern_row_sums4(s, &x, layer->hidden_columns, &none), layer->hidden_left, &factors[1]);
+  even = ern_rescaled(ern_row_sums4(s, &place, layer->input_columns, &none), &factors[0]);
+  next_even = ern_rescaled(ern_row_sums4(s, &place, layer->hidden_columns, &none), &factors[1]);
+  odd = ern_rescaled(ern_row_sums4(s, &x, layer->input_columns, &none), &factors[0]);
+  next_odd = ern_rescaled(ern_row_sums4(s, &x, layer->hidden_columns, &none), &factors[1]);
   input = ern_narrow(even, odd);
   *p = ern_narrow(vaddq_s32(next_even, vmovlbq_s16(input)), vaddq_s32(next_odd, vmovltq_s16(input)));
 }

@@ -2,24 +2,18 @@
 
 #if defined(ERN_VECTORS)
 
-/* As ern_rescale. */
-ERN_INLINE int32x4_t ern_rescaled(int32x4_t sums, int left, const ern_factor *by) {
-  int32_t multiplier = by->multiplier;
-  int32x4_t high;
-  if (left == ERN_GENERAL) {
-    left = (multiplier & 255) + 1;
-    multiplier = (int32_t)((uint32_t)multiplier >> 8 << 7);
-  }
-  high = vqrdmulhq_n_s32(vshlq_s32(sums, vdupq_n_s32(left - 1)), multiplier);
+/* As ern_rescale, of sums and multipliers of any size. */
+ERN_INLINE int32x4_t ern_rescaled(int32x4_t sums, const ern_factor *by) {
+  int32x4_t high = vqrdmulhq_n_s32(vshlq_s32(sums, vdupq_n_s32(by->up - 1)), by->multiplier);
   return by->right == 0 ? high : vrshlq_s32(vsraq_n_s32(high, high, 31), vdupq_n_s32(-by->right));
 }
 
 /* Pre-activations of four units. */
 ERN_INLINE void ern_operator_gate(ern_stream *s, const ern_layer *layer, const ern_factor *factors,
                                   const ern_operand *x, ern_value *p) {
-  int32x4_t input = ern_rescaled(ern_row_sums4(s, x, layer->input_columns), layer->input_left, &factors[0]);
+  int32x4_t input = ern_rescaled(ern_row_sums4(s, x, layer->input_columns), &factors[0]);
   int32x4_t recurrent = ern_row_sums4(s, x + layer->input_columns, layer->hidden_columns);
-  *p = vqmovn_s32(vaddw_s16(ern_rescaled(recurrent, layer->hidden_left, &factors[1]), vqmovn_s32(input)));
+  *p = vqmovn_s32(vaddw_s16(ern_rescaled(recurrent, &factors[1]), vqmovn_s32(input)));
 }
 
 /* An entry's value * 2^15, and its slope times a position of 15 bits. */
