@@ -283,7 +283,7 @@ def test_saturation_counts_both_directions(cell: Variant, scheme: Any) -> None:
 def bad_calls() -> list[tuple[str, Callable[[QuantizedModel, IntArray], Any]]]:
     """(what the message says, a call that must say it), with x [batch 2, time 3, input_size]."""
     return [
-        ("float32, the model takes arrays of int8: use model.quantize_input", lambda m, x: run(m, x[0].astype("f4"))),
+        ("float32, the model takes arrays of int8: use quantize_input", lambda m, x: run(m, x[0].astype("f4"))),
         ("int16, the model takes arrays of int8", lambda m, x: run_batch(m, x.astype(np.int16))),
         ("type list", lambda m, x: run(m, x[0].tolist())),
         (r"must be \[time, input_size\]", lambda m, x: run(m, x)),

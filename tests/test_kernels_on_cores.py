@@ -77,6 +77,7 @@ def computed(core: str, statements: Sequence[str], a: IntArray, b: IntArray) -> 
         '#include "model.h"',
         "#define ERN_W8A16 0",
         "#define ERN_INPUT 16",
+        f"#define ERN_BLOCK {layout.block}",
         kernel("common.h"),
         *(array_text(name, f"{values.dtype}_t", values) for name, values in tables(layout.table).items()),
         *(kernel(file) for file in (*layout.kernels, "cells.h", *layout.operator)),

@@ -213,7 +213,7 @@ def test_compilers_that_are_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
     )
     monkeypatch.delenv("CC")
     monkeypatch.setenv("PATH", "/nowhere")
-    assert native.missing() == "apt install gcc (or another C compiler, named by CC)"
+    assert native.missing() == "no C compiler is here: apt install gcc, or name another by CC"
 
 
 def test_an_error_of_the_compiler_is_one_line() -> None:

@@ -136,7 +136,7 @@ def _program(cc: str | None) -> tuple[str, ...]:
     for name in _USUAL:
         if shutil.which(name) is not None:
             return (name,)
-    raise ValueError("apt install gcc (or another C compiler, named by CC)")
+    raise ValueError("no C compiler is here: apt install gcc, or name another by CC")
 
 
 @lru_cache
