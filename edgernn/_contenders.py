@@ -1,7 +1,7 @@
 """What a benchmark compares: the float network, the one of int8 weights, and the integers, each in its runtimes."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -9,7 +9,7 @@ from typing import Any, Final, Literal
 import numpy as np
 import numpy.typing as npt
 
-from .engines import ENGINES, Engine, Graph, GraphStepper, Session, Stepper, batched, whole
+from .engines import ENGINES, Engine, Graph, GraphStepper, Session, Stepper, batched, kernel, whole
 from .floatmodel import FloatModel
 from .qmodel import QuantizedModel
 
@@ -24,7 +24,8 @@ class Contender:
     """One network in one runtime. `prepare` makes what the runtime takes of real inputs [T, input_size], `output` real
     outputs of what it gives. `content` is the file it needs, with the ending `suffix`; `runtime` is its name in
     `_probe`. `exact` tells that it computes the integers, `reference` that others may be measured by it: the float
-    network. `stepper` is None for a bidirectional network, which takes no single steps."""
+    network. `stepper` is None for a bidirectional network, which takes no single steps. `flavoured` is the kernel in the
+    runtime's flavour, which it is compared with in the profile tflite-lstm."""
 
     name: str
     runtime: str
@@ -36,6 +37,7 @@ class Contender:
     output: Callable[[Array], Array]
     exact: bool = False
     reference: bool = False
+    flavoured: Session | None = None
 
 
 def contenders(model: QuantizedModel, model_file: Path, float_file: Path | None) -> Iterator[Contender]:
@@ -45,7 +47,7 @@ def contenders(model: QuantizedModel, model_file: Path, float_file: Path | None)
     if ENGINES["onnxruntime"].missing() is None:
         yield _weights_only(model)
     for engine in ENGINES.values():
-        if engine.usual and engine.missing() is None:
+        if engine.usual and engine.missing() is None and engine.refusal(model) is None:
             yield _exact(model, model_file, engine)
 
 
@@ -59,7 +61,9 @@ def _exact(model: QuantizedModel, model_file: Path, engine: Engine) -> Contender
     else:
         content, suffix = model_file.read_bytes(), model_file.suffix
     prepare, output = model.quantize_input, model.dequantize_output
-    return Contender(name, engine.name, content, suffix, session, stepper, prepare, output, exact=True)
+    flavoured = None if model.profile == "portable" else replace(kernel(), flavour=engine.flavour).open(model)
+    network = Contender(name, engine.name, content, suffix, session, stepper, prepare, output, exact=True)
+    return replace(network, flavoured=flavoured)
 
 
 def _floats(model: QuantizedModel, float_file: Path) -> Iterator[Contender]:

@@ -18,6 +18,8 @@ _PRIMITIVES: Final[tuple[Callable[..., Any], ...]] = (
     fixedpoint.round_shift,
     fixedpoint.requantize,
     fixedpoint.rescale,
+    fixedpoint.interpolated_sigmoid,
+    fixedpoint.interpolated_tanh,
     fixedpoint.sigmoid,
     fixedpoint.tanh,
 )

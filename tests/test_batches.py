@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 
 from edgernn import firmware_sim, metrics
+from edgernn._tflite_lstm import Flavour
 from edgernn.cli import _output, main
 from edgernn.data import Split
 from edgernn.firmware_sim import batch_pieces, in_order, run_batch
@@ -157,12 +158,12 @@ def test_the_command_line_is_interrupted_in_the_middle(
     """While a worker computes and the main thread waits: pieces that have not begun are left out."""
     calls: list[int] = []
 
-    def interrupted(model: QuantizedModel, x: IntArray, lengths: IntArray) -> IntArray:
+    def interrupted(model: QuantizedModel, x: IntArray, lengths: IntArray, flavour: Flavour) -> IntArray:
         calls.append(len(x))
         if len(calls) == 3:
             os.kill(os.getpid(), signal.SIGINT)
             time.sleep(0.2)
-        return run_batch(model, x, lengths)
+        return run_batch(model, x, lengths, flavour)
 
     monkeypatch.setattr(firmware_sim, "run_batch", interrupted)
     monkeypatch.setattr(firmware_sim, "batch_pieces", lambda batch, time: [slice(n, n + 1) for n in range(batch)])

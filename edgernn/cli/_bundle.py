@@ -120,6 +120,8 @@ def bundle(model: "QuantizedModel") -> dict[str, bytes]:
     """
     from .. import export
 
+    if model.profile != "portable":
+        raise ValueError(f"a bundle is of the profile portable, the model has the profile {model.profile}")
     form: Any = "sequence" if model.bidirectional else "step"
     sample = _sample(model)
     texts = {

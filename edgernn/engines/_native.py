@@ -77,6 +77,7 @@ class NativeEngine(Engine):
         return f"{name} was built {how}, not as here: it is not run; build it anew"
 
     def _library(self, model: QuantizedModel, content: bytes | None) -> "Library":
+        self._check_model(model)
         if content is not None:
             other = self.other_build(model, content, "the library")
             if other is not None:
@@ -99,6 +100,8 @@ def built_library(model: QuantizedModel, cc: str | None = None) -> Path:
     """
     from ..firmware_sim.native import built, find_compiler
 
+    if model.profile != "portable":
+        raise ValueError(f"libraries are of the profile portable, the model has the profile {model.profile}")
     compiler = find_compiler(cc)
     states = {name: spec.size for name, spec in model.states.items()}
     return built(_source(model, compiler), model.interface, states, compiler)

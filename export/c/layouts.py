@@ -40,13 +40,8 @@ class Block(NamedTuple):
         return np.pad(chosen, ((0, 0), (0, columns - chosen.shape[1])))
 
     def multipliers(self) -> Array:
-<<<<<<< HEAD
-        """int64 [rows], as `ern_requantize` reads them; none of the operator's rows, see `gate_factors`."""
-        if self.affine.right is not None:
-=======
-        """int64 [4], as `ern_requantize` reads them; none of the profile tflite-lstm."""
+        """int64 [rows], as `ern_requantize` reads them; none of the profile tflite-lstm."""
         if self.affine.exponent is not None:
->>>>>>> tflite-lstm
             return np.zeros(0, np.int64)
         multiplier, shift = self.take(self.affine.multiplier), self.take(self.affine.shift)
         if self.left == GENERAL:
@@ -60,13 +55,8 @@ class Layout:
 
     kernels: the files it is made of, in order. arrays: the C types of the stream's arrays, and pack: their values.
     unit: operands are padded to a multiple of it. wide: operands are int16 in w8a8 too. group: so many units' rows of a
-<<<<<<< HEAD
-    gate lie beside each other, in blocks. block: the rows of one. small_products: the core multiplies to 32 bits, not to
-    64. operator: the files of the profile tflite-lstm, after all others; none where there are no kernels for it.
-=======
-    gate lie beside each other, in blocks. packs: it has PACKED. operator: the files of the profile tflite-lstm, after
-    all others.
->>>>>>> tflite-lstm
+    gate lie beside each other, in blocks. block: the rows of one. packs: it has PACKED. operator: the files of the
+    profile tflite-lstm, after all others; none where there are no kernels for it.
     """
 
     name: str
@@ -78,12 +68,8 @@ class Layout:
     unit: int = 1
     wide: bool = False
     group: int = BLOCK
-<<<<<<< HEAD
     block: int = BLOCK
-    small_products: bool = False
-=======
     packs: bool = False
->>>>>>> tflite-lstm
     operator: tuple[str, ...] = ("operator.h", "cells_tflite_lstm.h")
 
     def columns(self, count: int) -> int:
