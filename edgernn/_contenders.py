@@ -24,8 +24,8 @@ class Contender:
     """One network in one runtime. `prepare` makes what the runtime takes of real inputs [T, input_size], `output` real
     outputs of what it gives. `content` is the file it needs, with the ending `suffix`; `runtime` is its name in
     `_probe`. `exact` tells that it computes the integers, `reference` that others may be measured by it: the float
-    network. `stepper` is None for a bidirectional network, which takes no single steps. `flavoured` is the kernel in the
-    runtime's flavour, which it is compared with in the profile tflite-lstm."""
+    network. `stepper` is None for a bidirectional network, which takes no single steps. `flavoured` is the kernel in
+    the runtime's flavour, which it is compared with in the profile tflite-lstm."""
 
     name: str
     runtime: str
