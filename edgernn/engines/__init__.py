@@ -66,7 +66,9 @@ def _tflite_runtime(name: str, about: str, resolver: str) -> Engine:
 
 def _emulated(core: str) -> EmulatedEngine:
     about = f"C for {core}, emulated by QEMU"
-    return EmulatedEngine(f"qemu-{core}", about, "", ".c", ("sequence", "step"), compiled=True, flavour="cmsis", core=core)
+    return EmulatedEngine(
+        f"qemu-{core}", about, "", ".c", ("sequence", "step"), compiled=True, flavour="cmsis", core=core
+    )
 
 
 ENGINES: Final[dict[str, Engine]] = {

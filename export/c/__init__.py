@@ -57,8 +57,8 @@ def to_c(
     """The texts of NAME.h and NAME.c by their file names, and of NAME_test.c for `vectors`.
 
     vectors: input integers [T, input_size] of a sequence, and the outputs that the model has of them, as
-    `firmware_sim.run` gives both. Raises ValueError for a name that is no C identifier, an unknown target, or vectors
-    that are not the model's.
+    `firmware_sim.run` gives both (in its flavour cmsis). Raises ValueError for a name that is no C identifier, an
+    unknown target, or vectors that are not the model's.
     """
     check_name(name)
     check_target(target)
