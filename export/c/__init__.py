@@ -58,15 +58,11 @@ def to_c(
     """The texts of NAME.h and NAME.c by their file names, and of NAME_test.c for `vectors`.
 
     vectors: input integers [T, input_size] of a sequence, and the outputs that the model has of them, as
-    `firmware_sim.run` gives both. Raises ValueError for a name that is no C identifier, an unknown target, or vectors
-    that are not the model's.
+    `firmware_sim.run` gives both (in its flavour cmsis). Raises ValueError for a name that is no C identifier, an
+    unknown target, one without kernels for the model's profile, or vectors that are not the model's.
     """
     check_name(name)
-    check_target(target)
-    layout = LAYOUTS[TARGETS[target]]
-    if model.profile != "portable" and not layout.operator:
-        raise ValueError(f"there are no kernels for {target} of the profile {model.profile}: use the target generic")
-    network = Network(model, name, layout)
+    network = _network(model, name, target)
     made = {f"{name}.h": header(network, target), f"{name}.c": source(network)}
     if vectors is not None:
         made[f"{name}_test.c"] = self_test(network, *_checked(model, *vectors))
@@ -78,9 +74,15 @@ def slow_parts(model: QuantizedModel, target: str = "generic") -> list[str]:
 
     They take more instructions, and give the same integers. Raises ValueError for an unknown target.
     """
+    return [part.name for part in _network(model, "model", target).parts if GENERAL in part.lefts]
+
+
+def _network(model: QuantizedModel, name: str, target: str) -> Network:
     check_target(target)
-    network = Network(model, "model", LAYOUTS[TARGETS[target]])
-    return [part.name for part in network.parts if GENERAL in part.lefts]
+    layout = LAYOUTS[TARGETS[target]]
+    if model.profile != "portable" and not layout.operator:
+        raise ValueError(f"there are no kernels for {target} of the profile {model.profile}: use the target generic")
+    return Network(model, name, layout)
 
 
 def check_target(target: str) -> None:

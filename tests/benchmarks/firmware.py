@@ -4,22 +4,23 @@
 
 One layer of 12 inputs without a head, random weights and inputs, the mean of 20 steps after the first call's prologue.
 Cycles are modelled at zero wait states, with the core's stated error. Peers do the same work: CMSIS-NN's LSTM
-(arm_lstm_unidirectional_s8, its best build) and NNoM's local backend.
+(arm_lstm_unidirectional_s8, its best build; the profile tflite-lstm has its integers too) and NNoM's local backend.
 """
 
 import sys
 from collections.abc import Iterator
-from typing import Final, NamedTuple
+from typing import Final, Literal, NamedTuple
 
 from edgernn.cli._output import table
 from edgernn.firmware_sim.cycles import CORES, find_board
-from edgernn.qmodel import Scheme
+from edgernn.qmodel import Profile, Scheme
 from edgernn.simulate import Simulation, missing, simulate
 from tests.models import Variant, random_input, random_model
 
 INPUTS: Final = 12
 STEPS: Final = 20
-Shape = tuple[Variant, int, Scheme]
+Kind = Scheme | Literal["tflite-lstm"]
+Shape = tuple[Variant, int, Kind]
 
 SHAPES: Final[tuple[Shape, ...]] = (
     ("lstm", 32, "w8a8"),
@@ -34,6 +35,8 @@ SHAPES: Final[tuple[Shape, ...]] = (
     ("gru", 32, "w8a16"),
     ("gru", 128, "w8a16"),
     ("rnn", 32, "w8a16"),
+    ("lstm", 32, "tflite-lstm"),
+    ("lstm", 128, "tflite-lstm"),
 )
 
 TARGETS: Final[dict[tuple[str, Shape], int]] = {
@@ -52,7 +55,7 @@ class Peer(NamedTuple):
     instructions: int
 
 
-PEERS: Final[dict[tuple[str, Shape], Peer]] = {
+_MEASURED: Final[dict[tuple[str, Shape], Peer]] = {
     ("cortex-m0", ("lstm", 32, "w8a8")): Peer("CMSIS-NN", 77_586),
     ("cortex-m3", ("lstm", 32, "w8a8")): Peer("CMSIS-NN", 36_195),
     ("cortex-m4", ("lstm", 32, "w8a8")): Peer("CMSIS-NN", 27_313),
@@ -66,11 +69,17 @@ PEERS: Final[dict[tuple[str, Shape], Peer]] = {
     ("cortex-m4", ("gru", 32, "w8a8")): Peer("NNoM", 32_744),
     ("cortex-m4", ("gru", 128, "w8a8")): Peer("NNoM", 313_615),
 }
+_LSTMS: Final[dict[tuple[str, Shape], Peer]] = {
+    (core, (cell, size, "tflite-lstm")): peer for (core, (cell, size, _)), peer in _MEASURED.items() if cell == "lstm"
+}
+PEERS: Final = {**_MEASURED, **_LSTMS}
 
 
-def measured(core: str, cell: Variant, hidden_size: int, scheme: Scheme) -> Simulation:
+def measured(core: str, cell: Variant, hidden_size: int, kind: Kind) -> Simulation:
     """Raises ValueError for what does not fit the core, and for outputs that are not the kernel's."""
-    model = random_model(0, cell, scheme, input_size=INPUTS, hidden_size=hidden_size, head=None)
+    scheme: Scheme = "w8a8" if kind == "tflite-lstm" else kind
+    profile: Profile = "tflite-lstm" if kind == "tflite-lstm" else "portable"
+    model = random_model(0, cell, scheme, input_size=INPUTS, hidden_size=hidden_size, head=None, profile=profile)
     found = simulate(model, core, steps=STEPS, level="counted", x=random_input(model, STEPS, 0))
     if not found.equals_kernel:
         raise ValueError("the outputs DIFFER from the kernel's")
@@ -79,17 +88,17 @@ def measured(core: str, cell: Variant, hidden_size: int, scheme: Scheme) -> Simu
 
 def rows(core: str) -> Iterator[tuple[object, ...]]:
     for shape in SHAPES:
-        cell, hidden_size, scheme = shape
+        cell, hidden_size, kind = shape
         try:
-            found = measured(core, cell, hidden_size, scheme)
+            found = measured(core, cell, hidden_size, kind)
         except ValueError as error:
-            yield core, f"{cell} {INPUTS}->{hidden_size} {scheme}", str(error), *(None,) * 9
+            yield core, f"{cell} {INPUTS}->{hidden_size} {kind}", str(error), *(None,) * 9
             continue
         count = round(found.step.instructions)
         target, peer = TARGETS.get((core, shape)), PEERS.get((core, shape))
         yield (
             core,
-            f"{cell} {INPUTS}->{hidden_size} {scheme}",
+            f"{cell} {INPUTS}->{hidden_size} {kind}",
             count,
             target,
             None if target is None else "yes" if count <= target else f"NO, {count - target:,} over",
