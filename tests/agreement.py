@@ -21,7 +21,7 @@ from .tally import Tally
 
 ORDER = ("oracle", "torch", *ENGINES)
 SHARE, SOAK_SHARE = 0.05, 0.2  # of the models that an engine is given that compiles each; here, and in `make soak`
-NATIVE_EVERY = 10  # of so many models one is compiled for this computer
+NATIVE_EVERY = 11  # of so many models one is compiled for this computer; cells come in turns of four
 _ORACLE_MAX = 30_000  # multiplications: it is written in plain Python
 
 
