@@ -70,7 +70,14 @@ def test_what_build_refuses(folder: Path, capsys: pytest.CaptureFixture[str], mo
     monkeypatch.delenv("CC")
     monkeypatch.setenv("PATH", "/nowhere")
     fail(capsys, "apt install gcc", "build", model)
-    fail(capsys, "the engine native is not installed here: apt install gcc", "verify", model, "--engines", "native")
+    fail(
+        capsys,
+        "the engine native is not installed here: no C compiler is here: apt install gcc",
+        "verify",
+        model,
+        "--engines",
+        "native",
+    )
     assert sorted(path.name for path in folder.iterdir()) == ["a file", "model.ernn"]
 
 

@@ -35,16 +35,6 @@ void many_tanh(const int32_t *p, int32_t *y, int n);
 void many_view(const int32_t *h, int32_t *y, int n);
 void many_cell(const int32_t *c, int32_t *y, int n, int exponent);
 void many_general(const int32_t *acc, int32_t *y, int n, int32_t packed);
-void many_fine_sigmoid(const int32_t *v, int32_t *y, int n);
-void many_fine_tanh(const int32_t *v, int32_t *y, int n);
-void many_fine_sigmoid(const int32_t *v, int32_t *y, int n) {
-  int i;
-  for (i = 0; i < n; i++) y[i] = ern_scale(ern_fine_sigmoid(v[i]), 32767, 15);
-}
-void many_fine_tanh(const int32_t *v, int32_t *y, int n) {
-  int i;
-  for (i = 0; i < n; i++) y[i] = ern_fine_tanh(v[i]);
-}
 void many_scale(const int32_t *p, const int32_t *v, int32_t *y, int n, int e) {
   int i;
   for (i = 0; i < n; i++) y[i] = ern_scale(ern_sigmoid(p[i]), v[i], e);
@@ -67,6 +57,19 @@ void many_general(const int32_t *acc, int32_t *y, int n, int32_t packed) {
 }
 """
 
+_FINE_WRAPPERS = """
+void many_fine_sigmoid(const int32_t *v, int32_t *y, int n);
+void many_fine_tanh(const int32_t *v, int32_t *y, int n);
+void many_fine_sigmoid(const int32_t *v, int32_t *y, int n) {
+  int i;
+  for (i = 0; i < n; i++) y[i] = ern_scale(ern_fine_sigmoid(v[i]), 32767, 15);
+}
+void many_fine_tanh(const int32_t *v, int32_t *y, int n) {
+  int i;
+  for (i = 0; i < n; i++) y[i] = ern_fine_tanh(v[i]);
+}
+"""  # of the profile tflite-lstm
+
 
 class Primitives:
     """The kernels' functions over arrays."""
@@ -81,6 +84,7 @@ class Primitives:
             *(array_text(name, f"{values.dtype}_t", values) for name, values in tables(chosen.table).items()),
             *(kernel(file) for file in chosen.kernels),
             _WRAPPERS,
+            *([_FINE_WRAPPERS] if chosen.operator else []),
         ]
         (folder / "k.c").write_text("\n".join(source))
         flags = ("-O1", "-Wno-unused-function", "-fsanitize=undefined", "-fsanitize-undefined-trap-on-error")
@@ -114,9 +118,10 @@ def test_tanh(primitives: Primitives) -> None:
     assert np.array_equal(primitives.call("tanh", SUMS), tanh(np.clip(SUMS, -32768, 32767)))
 
 
-def test_positions_in_the_table(primitives: Primitives) -> None:
+@pytest.mark.parametrize("layout", [name for name, one in LAYOUTS.items() if one.operator])
+def test_positions_in_the_table(layout: str, tmp_path: Path) -> None:
     """Of the profile tflite-lstm: three times an int16, for tanh of a cell state eight times that."""
-    v = 3 * INT16
+    primitives, v = Primitives(tmp_path, layout), 3 * INT16
     assert np.array_equal(primitives.call("fine_sigmoid", v), round_shift(interpolated_sigmoid(v) * 32767, 15))
     v = np.arange(-70000, 70000)
     assert np.array_equal(primitives.call("fine_tanh", v), interpolated_tanh(v))
