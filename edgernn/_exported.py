@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from ._artifacts import plain_properties, read_tflite
 from ._files import check_seal
-from ._interface import Interface
+from ._interface import Interface, real_input
 from .fixedpoint import ARITHMETIC_VERSION
 
 FloatArray = npt.NDArray[np.float32]
@@ -37,12 +37,7 @@ class RealInterface:
 
     def quantize_input(self, x: npt.ArrayLike) -> FloatArray:
         """x [.., input_size] as float32, which must be finite."""
-        values = np.asarray(x, np.float32)
-        if values.ndim == 0 or values.shape[-1] != self.input_size:
-            raise ValueError(f"the input's shape is {values.shape}; its last axis must have {self.input_size} channels")
-        if not np.isfinite(values).all():
-            raise ValueError("the input contains NaN or infinite values; clean it first")
-        return values
+        return real_input(x, self.input_size)
 
     def dequantize_output(self, y: npt.NDArray[Any]) -> FloatArray:
         return np.asarray(y, np.float32)

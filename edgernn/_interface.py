@@ -116,13 +116,8 @@ class Interface:
 
         Raises ValueError for a wrong number of channels, or for NaN or infinite values.
         """
-        with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, which is refused or clipped below
-            values = np.asarray(x, np.float32)
-        if values.ndim == 0 or values.shape[-1] != self.input_size:
-            raise ValueError(f"the input's shape is {values.shape}; its last axis must have {self.input_size} channels")
-        if not np.isfinite(values).all():
-            raise ValueError("the input contains NaN or infinite values; clean it first")
-        with np.errstate(over="ignore"):
+        values = real_input(x, self.input_size)
+        with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, which is clipped
             rounded = np.rint((values - self.input_mean) / self._step) + np.float32(self.input_zero_point)
         limit = np.float32(1 << self.bits - 1)
         return np.clip(rounded, -limit, limit - 1).astype(self.input_dtype)
@@ -149,6 +144,17 @@ class Interface:
     def dequantize_output(self, y: IntArray) -> FloatArray:
         """Integer outputs -> real values (logits, or the regression's units), float32."""
         return (np.asarray(y) * np.float32(self.output_scale)).astype(np.float32)
+
+
+def real_input(x: npt.ArrayLike, input_size: int) -> npt.NDArray[np.float32]:
+    """x [.., input_size] as float32. Raises ValueError for a wrong number of channels, or NaN or infinite values."""
+    with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, which is refused
+        values = np.asarray(x, np.float32)
+    if values.ndim == 0 or values.shape[-1] != input_size:
+        raise ValueError(f"the input's shape is {values.shape}; its last axis must have {input_size} channels")
+    if not np.isfinite(values).all():
+        raise ValueError("the input contains NaN or infinite values; clean it first")
+    return values
 
 
 def check_state(state: State, specs: Mapping[str, tuple[int, type[np.generic]]]) -> None:

@@ -7,7 +7,7 @@ import numba as untyped_numba
 import numpy as np
 from numba import types
 
-from ..qmodel import QuantizedModel
+from ..qmodel import Layer, QuantizedModel
 from . import _cells, _layer
 from ._affine import Array, pack_affine, padded_columns, tables
 from ._jit import machine_code
@@ -48,10 +48,10 @@ class Kernels(Protocol):
 
 
 class Readable:
-    """Plain Numba."""
+    """Plain Numba. pack: makes of a direction what its kernel takes."""
 
-    def __init__(self, model: QuantizedModel) -> None:
-        self._cells = [[_cells.pack_layer(direction) for direction in layer.directions] for layer in model.layers]
+    def __init__(self, model: QuantizedModel, pack: Callable[[Layer], Any] = _cells.pack_layer) -> None:
+        self._cells = [[pack(direction) for direction in layer.directions] for layer in model.layers]
         self._head = None if model.head is None else pack_affine(model.head.dense)
 
     def columns(self, size: int) -> int:

@@ -3,7 +3,7 @@
 One direction of a layer over a batch of sequences, in plain Numba; the head is the portable one.
 """
 
-from functools import cache
+from functools import cache, partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -29,11 +29,11 @@ from ._affine import (
     accumulate,
     look_up,
     pack_affine,
-    padded_columns,
 )
 from ._cells import ZERO, tally
 from ._jit import inlined, kernel
-from ._layer import run_head, time_of
+from ._kernels import Readable
+from ._layer import time_of
 
 CELL_TANH = 2  # the third of the tables
 
@@ -51,15 +51,11 @@ class OperatorCell(NamedTuple):
     rounds_once: bool  # the cell state's products are rounded once, not twice
 
 
-class Operator:
-    """A model of the profile tflite-lstm packed for its kernel: `_kernels.Kernels`."""
+class Operator(Readable):
+    """A model of the profile tflite-lstm packed for its kernel; the head is the portable one."""
 
     def __init__(self, model: QuantizedModel, flavour: Flavour) -> None:
-        self._cells = [[_pack(direction, flavour) for direction in layer.directions] for layer in model.layers]
-        self._head = None if model.head is None else pack_affine(model.head.dense)
-
-    def columns(self, size: int) -> int:
-        return padded_columns(size)
+        super().__init__(model, partial(_pack, flavour=flavour))
 
     def run_layer(
         self,
@@ -75,10 +71,6 @@ class Operator:
     ) -> None:
         counters = np.zeros(_COUNTERS, np.int64) if saturation is None else saturation
         run_operator(self._cells[layer][backward], x, lengths, h, c, hidden, views, backward, counters)
-
-    def run_head(self, views: Array, lengths: Array, last: bool, y: Array) -> None:
-        assert self._head is not None
-        run_head(self._head, views, lengths, last, y)
 
 
 def _pack(layer: Layer, flavour: Flavour) -> OperatorCell:

@@ -43,6 +43,11 @@ def random_affine(
     return Affine(weight, np.clip(np.rint(bias), -(2**28), 2**28).astype(np.int32), scale, input_scale, output_scale)
 
 
+def with_one_scale(affine: Affine) -> Affine:
+    """The largest of its rows' weight scales, for all rows."""
+    return dataclasses.replace(affine, weight_scale=np.full_like(affine.weight_scale, affine.weight_scale.max()))
+
+
 def random_model(
     seed: int,
     cell: Variant = "gru",
@@ -74,9 +79,7 @@ def random_model(
 
     def affine(rows: int, columns: int, scale: float, output_scale: float, gain: float) -> Affine:
         made = random_affine(rng, rows, columns, scale, output_scale, gain)
-        if not per_tensor:
-            return made
-        return dataclasses.replace(made, weight_scale=np.full_like(made.weight_scale, made.weight_scale.max()))
+        return with_one_scale(made) if per_tensor else made
 
     def gates(columns: int, scale: float) -> Affine:
         return affine(len(GATES[kind]) * hidden, columns, scale, PROFILE_SCALES[profile], gain)
@@ -96,8 +99,7 @@ def random_model(
     for _ in range(layers):
         built.append(direction(columns, scale, direction(columns, scale) if bidirectional else None))
         columns, scale = built[-1].output_size, view_scale
-    output_scale = float(np.float32(10 ** rng.uniform(-4.5, -3.5)))
-    dense = affine(output_size, columns, view_scale, output_scale, 2.0)
+    dense = affine(output_size, columns, view_scale, float(np.float32(10 ** rng.uniform(-4.5, -3.5))), 2.0)
     drawn = int(rng.integers(-20, 21))
     zero_point = drawn if input_zero_point is None else input_zero_point
     return QuantizedModel(

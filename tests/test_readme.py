@@ -21,7 +21,7 @@ README = (ROOT / "README.md").read_text()
 COMMANDS = [line for block in re.findall(r"```sh\n(.*?)```", README, re.S) for line in block.splitlines()]
 SNIPPETS = re.findall(r"```python\n(.*?)```", README, re.S)
 ALL_EXAMPLES = sorted(path.name for path in (ROOT / "examples").glob("*.py"))
-EXAMPLES = [name for name in ALL_EXAMPLES if name != "ecg_live.py"]  # which takes a model: see test_run.py
+EXAMPLES = [name for name in ALL_EXAMPLES if name != "ecg_live.py"]  # which takes a model: see test_ecg_live.py
 
 
 @pytest.fixture

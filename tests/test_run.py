@@ -2,7 +2,6 @@
 
 import io
 import json
-import shutil
 import signal
 import subprocess
 import sys
@@ -369,31 +368,6 @@ def test_a_reader_that_leaves_is_no_error(folder: Path) -> None:
         stdin.close()
         assert process.wait(timeout=30) == 0
         assert stderr.read() == b""
-
-
-# ---- the example -----------------------------------------------------------------------------------------------------
-
-
-def test_the_live_example(tmp_path: Path) -> None:
-    """In a process that has no torch, with each kind of file that steps."""
-    model = random_model(33, "gru", input_size=2, hidden_size=4, head="steps", output_size=2)
-    model.save(tmp_path / "model.ernn")
-    (tmp_path / "model_step.tflite").write_bytes(to_tflite(model, "step"))
-    shutil.copy(ROOT / "examples" / "ecg_live.py", tmp_path)
-    printed = []
-    for name in ("model.ernn", "model_step.tflite"):
-        code = f"""
-import runpy, sys
-sys.modules["torch"] = None
-sys.path.insert(0, {str(ROOT)!r})
-sys.argv = ["ecg_live.py", {name!r}, "--fast", "--seconds", "8"]
-runpy.run_path("ecg_live.py", run_name="__main__")
-"""
-        result = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
-        assert (result.returncode, result.stderr) == (0, "")
-        assert " beats that were there" in result.stdout
-        printed.append(result.stdout)
-    assert printed[0] == printed[1]
 
 
 def test_predictor_is_what_the_package_shows() -> None:

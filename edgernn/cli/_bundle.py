@@ -9,6 +9,7 @@ from textwrap import indent
 from typing import TYPE_CHECKING, Any, Final
 
 from ._models import check_folder, find_dataset
+from ._results import classes, text, values
 
 if TYPE_CHECKING:
     from ..qmodel import FloatArray, QuantizedModel
@@ -225,6 +226,8 @@ def _sample(model: "QuantizedModel") -> "FloatArray":
 
 def _expected(model: "QuantizedModel", sample: "FloatArray") -> str:
     """What the script prints of the sample, by an engine that is here."""
+    import numpy as np
+
     from ..engines import ENGINES
 
     engine = next((one for one in ENGINES.values() if one.usual and one.missing() is None), None)
@@ -234,19 +237,8 @@ def _expected(model: "QuantizedModel", sample: "FloatArray") -> str:
         )
     x = model.quantize_input(sample)
     if model.bidirectional:
-        y = engine.run(model, x)
-        outputs = list(y) if model.every_step else [y]
+        outputs = np.atleast_2d(engine.run(model, x))
     else:
-        outputs = list(map(engine.stream(model).step, x))
-    return "".join(f"{_line(model, y)}\n" for y in outputs)
-
-
-def _line(model: "QuantizedModel", y: Any) -> str:
-    import numpy as np
-
-    values = model.dequantize_output(y)
-    if not _classifies(model):
-        return "\t".join(f"{value:.6g}" for value in values)
-    best, logits = int(np.argmax(y)), values.astype(np.float64)
-    odds = np.exp(logits - logits.max())
-    return f"{model.labels[best] if model.labels else best}\t{odds[best] / odds.sum():.4f}"
+        outputs = np.array([*map(engine.stream(model).step, x)])
+    results = classes(model.labels) if _classifies(model) else values
+    return "".join(f"{text(result)}\n" for result in results(model.dequantize_output(outputs)))

@@ -3,12 +3,13 @@
 import argparse
 import io
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from ._options import add_model, positive_int
 from ._output import json_line
+from ._results import classes, text, values
 
 if TYPE_CHECKING:
     from .._predictor import Predictor
@@ -163,9 +164,9 @@ class _Notes:
             self(f"{row.message}; such rows are left out ({row.kind})")
 
     def all(self) -> None:
-        for text in self._waiting:
+        for note in self._waiting:
             if not self._quiet:
-                print(f"edgernn run: {' '.join(text.split())}", file=sys.stderr, flush=True)
+                print(f"edgernn run: {' '.join(note.split())}", file=sys.stderr, flush=True)
         self._waiting.clear()
 
 
@@ -174,7 +175,7 @@ class _Printer:
 
     def __init__(self, args: argparse.Namespace, predictor: "Predictor") -> None:
         self._json, self._only_last, self._live = args.json, args.last, args.input == "-"
-        self._results = _classes(predictor.labels) if predictor.classifies else _values
+        self._results = classes(predictor.labels) if predictor.classifies else values
         self._waiting: list[str] = []
         self._begun = False
         self._last: Answers | None = None
@@ -202,32 +203,7 @@ class _Printer:
     def _lines(self, answers: "Answers") -> list[str]:
         bad = answers.outputs is None
         if not self._json:
-            return ["-"] if bad else [_text(result) for result in self._results(answers.outputs)]
+            return ["-"] if bad else [text(result) for result in self._results(answers.outputs)]
         results = [{"error": answers.error}] if bad else self._results(answers.outputs)
         start = {} if answers.start is None else {"start": answers.start}
         return [json_line({"row": n, **start, **one}) for n, one in zip(answers.rows, results, strict=True)]
-
-
-def _text(result: dict[str, Any]) -> str:
-    if "label" in result:
-        return f"{result['label']}\t{result['score']:.4f}"
-    return "\t".join(f"{value:.6g}" for value in result["values"])
-
-
-def _classes(labels: tuple[str, ...]) -> Callable[[Any], list[dict[str, Any]]]:
-    import numpy as np
-
-    def results(outputs: Any) -> list[dict[str, Any]]:
-        logits = outputs.astype(np.float64)
-        odds = np.exp(logits - logits.max(axis=1, keepdims=True))
-        scores = odds / odds.sum(axis=1, keepdims=True)
-        return [
-            {"label": labels[best] if labels else str(best), "score": each[best], "scores": each}
-            for best, each in zip(outputs.argmax(axis=1).tolist(), scores.tolist(), strict=True)
-        ]
-
-    return results
-
-
-def _values(outputs: Any) -> list[dict[str, Any]]:
-    return [{"values": values} for values in outputs.tolist()]

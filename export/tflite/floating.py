@@ -1,13 +1,11 @@
 """The network of floats: LSTM sequences by TensorFlow Lite's own operator, all else by loops over float operators.
 
-Source of the LSTM operator's inputs: tensorflow/lite/kernels/unidirectional_sequence_lstm.cc. Its gates have PyTorch's
-order. It keeps its states in variables of the interpreter.
+The operator's gates have PyTorch's order. It keeps its states in variables of the interpreter.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Final
 
 import numpy as np
 
@@ -17,12 +15,9 @@ from .arithmetic import Arithmetic
 from .cells import passed_on
 from .graph import Graph, Scale, Tensor
 from .loops import loop
+from .lstm import last_step, lstm, reversed_steps
 from .network import Direction, Emit, Variables
 from .shapes import reshape
-
-_TANH: Final = 4  # of ActivationFunctionType
-_TIME: Final = 0b010  # the axis of [batch, T, size] in a mask
-_OTHERS: Final = 0b101
 
 
 @dataclass(frozen=True, eq=False)
@@ -159,12 +154,13 @@ def _lstm_operators(
 ) -> Variables:
     """What `loops.loop` gives, of whole sequences at once: the last hidden states, and y."""
     (batch, steps, _, size), end = read["x"].shape, Variables()
-    every = _reversed(a.graph, reshape(a.graph, read["x"], (batch, steps, size), "x"), reverse)
+    every = reshape(a.graph, read["x"], (batch, steps, size), "x")
+    every = reversed_steps(a.graph, every) if reverse else every
     for place, layer in layers.items():
         every = _lstm_operator(a.graph, layer, every)
-        end[f"h_{place}"] = _last(a.graph, every)
+        end[f"h_{place}"] = last_step(a.graph, every)
     if emit is not None:
-        every = _reversed(a.graph, every, reverse)
+        every = reversed_steps(a.graph, every) if reverse else every
         hidden = reshape(a.graph, every, (batch, steps, 1, every.shape[2]), "h")
         end["y"] = emit(a, [hidden, *([read["beside"]] if "beside" in read else [])])
     return end
@@ -180,25 +176,4 @@ def _lstm_operator(graph: Graph, layer: Direction, x: Tensor) -> Tensor:
     )
     states = [graph.tensor(name, (x.shape[0], size), "float32", variable=True) for name in STATES["lstm"]]
     out = graph.tensor("h", (*x.shape[:2], size), "float32")
-    inputs = [x, *kernels, *[None] * 3, *biases, *[None] * 2, *states, *[None] * 4]  # no peepholes, projection, norms
-    graph.op("UNIDIRECTIONAL_SEQUENCE_LSTM", inputs, [out], fused_activation_function=_TANH)
-    return out
-
-
-def _reversed(graph: Graph, x: Tensor, reverse: bool) -> Tensor:
-    """x [batch, T, size] from its last step to its first."""
-    if not reverse:
-        return x
-    out = graph.tensor(x.dtype, x.shape, x.dtype)
-    graph.op("REVERSE_V2", [x, graph.constant("axis", [1])], [out])
-    return out
-
-
-def _last(graph: Graph, x: Tensor) -> Tensor:
-    """The last step of x [batch, T, size], as [batch, 1, 1, size]."""
-    batch, _, size = x.shape
-    bounds = [graph.constant(name, values) for name, values in (("begin", (0, -1, 0)), ("end", (0, 0, 0)))]
-    out = graph.tensor("last", (batch, size), x.dtype)
-    masks = {"begin_mask": _OTHERS, "end_mask": _OTHERS | _TIME, "shrink_axis_mask": _TIME}
-    graph.op("STRIDED_SLICE", [x, *bounds, graph.constant("strides", (1, 1, 1))], [out], **masks)
-    return reshape(graph, out, (batch, 1, 1, size), "last")
+    return lstm(graph, x, kernels, biases, states, out)

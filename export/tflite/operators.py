@@ -2,7 +2,7 @@
 
 What its runtimes check late or not at all is written as they want it: one scale a weight matrix, a power of two as the
 cell state's, the five intermediate tensors (of which LiteRT takes the hidden state's scale).
-Source of the tensors' order and scales: tensorflow/lite/kernels/unidirectional_sequence_lstm.cc.
+Source of the tensors' scales: tensorflow/lite/kernels/unidirectional_sequence_lstm.cc.
 """
 
 from collections.abc import Sequence
@@ -15,11 +15,9 @@ from ...fixedpoint import STATE_VIEW_SCALE
 from ...qmodel import DIRECTION_NAMES, REVERSE, FloatArray, IntArray, Layer, QuantizedModel
 from .graph import Graph, Tensor, TFLiteFile
 from .integers import IntegerNetwork
+from .lstm import last_step, lstm, reversed_steps
 from .shapes import reshape
 
-_TANH: Final = 4  # of ActivationFunctionType
-_TIME: Final = 0b010  # the axis of [1, T, size] in a mask
-_OTHERS: Final = 0b101
 INT16_REACH: Final = 32767 * OPERATOR_SCALE  # the largest pre-activation
 
 
@@ -90,7 +88,7 @@ def sequence(file: TFLiteFile, model: QuantizedModel, steps: int) -> None:
     if model.every_step:
         read = [reshape(graph, h, (1, steps, 1, h.shape[2]), "h_4d") for h in _turned(graph, hidden)]
     else:
-        read = [_last(graph, h) for h in hidden]
+        read = [last_step(graph, h) for h in hidden]
     shape = (1, *([steps] if model.every_step else []), model.output_size)
     y = reshape(graph, _output(graph, model, read), shape, "y")
     file.signature("serving_default", graph, {"x": x}, {"y": y})
@@ -117,13 +115,13 @@ def _layers(graph: Graph, model: QuantizedModel, x: Tensor) -> list[Tensor]:
         read = _joined(graph, _turned(graph, hidden)) if hidden else x
         hidden = [_operator(graph, layer, read, f"{index}")]
         if layer.backward is not None:
-            hidden.append(_operator(graph, layer.backward, _reversed(graph, read), f"{index}{REVERSE}"))
+            hidden.append(_operator(graph, layer.backward, reversed_steps(graph, read), f"{index}{REVERSE}"))
     return hidden
 
 
 def _turned(graph: Graph, hidden: Sequence[Tensor]) -> list[Tensor]:
     """The hidden states of both directions in the order of the steps."""
-    return [hidden[0], *(_reversed(graph, backward) for backward in hidden[1:])]
+    return [hidden[0], *(reversed_steps(graph, backward) for backward in hidden[1:])]
 
 
 def _joined(graph: Graph, hidden: Sequence[Tensor]) -> Tensor:
@@ -156,31 +154,13 @@ def _operator(graph: Graph, layer: Layer, x: Tensor, place: str) -> Tensor:
     within = [graph.tensor(f"p_{gate}", (0,), "int16", OPERATOR_SCALE) for gate in layer.gates]
     within.append(graph.tensor("hidden", (0,), "int8", STATE_VIEW_SCALE))
     out = graph.tensor("h", (*x.shape[:2], size), "int8", STATE_VIEW_SCALE)
-    inputs = [x, *weights, *[None] * 3, *biases, *[None] * 2, *states, *[None] * 4]  # no peepholes, projection, norms
-    graph.op("UNIDIRECTIONAL_SEQUENCE_LSTM", inputs, [out], within, fused_activation_function=_TANH)
-    return out
+    return lstm(graph, x, weights, biases, states, out, within)
 
 
 def _bias(layer: Layer, zero_point: int) -> IntArray:
     """The operator subtracts the input's zero point itself: the bias without it."""
     bias: IntArray = layer.input.bias + zero_point * layer.input.weight.astype(np.int32).sum(axis=1)
     return bias
-
-
-def _reversed(graph: Graph, x: Tensor) -> Tensor:
-    """x [1, T, size] from its last step to its first."""
-    out = graph.tensor("reversed", x.shape, x.dtype, x.scale, x.zero_point)
-    graph.op("REVERSE_V2", [x, graph.constant("axis", [1])], [out])
-    return out
-
-
-def _last(graph: Graph, x: Tensor) -> Tensor:
-    """The last step of x [1, T, size], as [1, 1, 1, size]."""
-    bounds = [graph.constant(name, values) for name, values in (("begin", (0, -1, 0)), ("end", (0, 0, 0)))]
-    out = graph.tensor("last", (1, 1, x.shape[2]), x.dtype, x.scale)
-    inputs = [x, *bounds, graph.constant("strides", (1, 1, 1))]
-    graph.op("STRIDED_SLICE", inputs, [out], begin_mask=_OTHERS, end_mask=_OTHERS | _TIME)
-    return reshape(graph, out, (1, 1, 1, x.shape[2]), "last_4d")
 
 
 def _output(graph: Graph, model: QuantizedModel, hidden: Sequence[Tensor]) -> Tensor:
