@@ -17,21 +17,28 @@ ERN_INLINE ern_value ern_add(ern_value a, ern_value b) { return vqadd_s16(a, b);
 ERN_INLINE ern_value ern_subtract(ern_value a, ern_value b) { return vqsub_s16(a, b); }
 ERN_INLINE ern_value ern_saturated(ern_value v) { return v; }
 
-/* An entry's value * 2^15, and its slope times the position in the interval, p's lower seven bits. */
-ERN_INLINE int32x4_t ern_interpolate(const uint32_t *table, int16x4_t p, int32_t base) {
-  int16x4_t interval = vshr_n_s16(p, 7), position = vshl_n_s16(vand_s16(p, vdup_n_s16(127)), 8), value, slope;
+/* An entry's value * 2^15, and its slope times a position of 15 bits. */
+ERN_INLINE int32x4_t ern_interpolate_at(const uint32_t *table, int32x4_t interval, int16x4_t position, int32x4_t base) {
+  int16x4_t value, slope;
   uint32x4_t entries;
   table += 256;
 #if defined(__GNUC__)
   __asm__("" : "+r"(table)); /* hidden from compilers that would add it to every index instead */
 #endif
-  entries = vld1q_dup_u32(table + vget_lane_s16(interval, 0));
-  entries = vld1q_lane_u32(table + vget_lane_s16(interval, 1), entries, 1);
-  entries = vld1q_lane_u32(table + vget_lane_s16(interval, 2), entries, 2);
-  entries = vld1q_lane_u32(table + vget_lane_s16(interval, 3), entries, 3);
+  entries = vld1q_dup_u32(table + vgetq_lane_s32(interval, 0));
+  entries = vld1q_lane_u32(table + vgetq_lane_s32(interval, 1), entries, 1);
+  entries = vld1q_lane_u32(table + vgetq_lane_s32(interval, 2), entries, 2);
+  entries = vld1q_lane_u32(table + vgetq_lane_s32(interval, 3), entries, 3);
   value = vreinterpret_s16_u16(vshrn_n_u32(entries, 16));
   slope = vreinterpret_s16_u16(vmovn_u32(entries));
-  return vaddq_s32(vmlal_s16(vshll_n_s16(value, 15), slope, position), vaddw_s16(vdupq_n_s32(base), interval));
+  return vaddq_s32(vmlal_s16(vshll_n_s16(value, 15), slope, position), base);
+}
+
+/* The same of p, whose lower seven bits are the position in the interval. */
+ERN_INLINE int32x4_t ern_interpolate(const uint32_t *table, int16x4_t p, int32_t base) {
+  int16x4_t interval = vshr_n_s16(p, 7), position = vshl_n_s16(vand_s16(p, vdup_n_s16(127)), 8);
+  int32x4_t wide = vmovl_s16(interval);
+  return ern_interpolate_at(table, wide, position, vaddq_s32(vdupq_n_s32(base), wide));
 }
 
 ERN_INLINE ern_gate ern_sigmoid(ern_value p) {

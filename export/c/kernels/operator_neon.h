@@ -16,23 +16,6 @@ ERN_INLINE void ern_operator_gate(ern_stream *s, const ern_layer *layer, const e
   *p = vqmovn_s32(vaddw_s16(ern_rescaled(recurrent, &factors[1]), vqmovn_s32(input)));
 }
 
-/* An entry's value * 2^15, and its slope times a position of 15 bits. */
-ERN_INLINE int32x4_t ern_interpolate_at(const uint32_t *table, int32x4_t interval, int16x4_t position, int32x4_t base) {
-  int16x4_t value, slope;
-  uint32x4_t entries;
-  table += 256;
-#if defined(__GNUC__)
-  __asm__("" : "+r"(table)); /* hidden from compilers that would add it to every index instead */
-#endif
-  entries = vld1q_dup_u32(table + vgetq_lane_s32(interval, 0));
-  entries = vld1q_lane_u32(table + vgetq_lane_s32(interval, 1), entries, 1);
-  entries = vld1q_lane_u32(table + vgetq_lane_s32(interval, 2), entries, 2);
-  entries = vld1q_lane_u32(table + vgetq_lane_s32(interval, 3), entries, 3);
-  value = vreinterpret_s16_u16(vshrn_n_u32(entries, 16));
-  slope = vreinterpret_s16_u16(vmovn_u32(entries));
-  return vaddq_s32(vmlal_s16(vshll_n_s16(value, 15), slope, position), base);
-}
-
 ERN_INLINE ern_gate ern_operator_sigmoid(ern_value p) {
   int32x4_t v = vmull_n_s16(p, 3), base = vaddq_s32(vdupq_n_s32(0x40000000), vshrq_n_s32(v, 31));
   int16x4_t position = vmovn_s32(vshlq_n_s32(vandq_s32(v, vdupq_n_s32(511)), 6));
