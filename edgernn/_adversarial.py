@@ -88,11 +88,11 @@ def _largest_weight(columns: int, limit: int) -> int:
 
 def _for_operator(weight: _Floats, bias: _Floats, multiplier: _Floats, limit: int, recurrent: bool) -> _Map:
     """The map as the profile tflite-lstm has it: one multiplier a gate, that fits the operator's 32 bits; no recurrent
-    bias, and no recurrent weight that leaves int16 by itself."""
+    bias, and no recurrent term that leaves int16."""
     largest = 0.99 * 2.0**30 / (np.abs(weight).sum(axis=1) * limit + np.abs(bias) + 1)
     if recurrent:
         bias = np.zeros_like(bias)
-        largest = np.minimum(largest, 0.99 * 2.0**15 / (np.abs(weight).max(axis=1) * limit + 1))
+        largest = np.minimum(largest, 0.99 * 2.0**15 / (np.abs(weight).sum(axis=1) * limit + 1))
     gates = np.minimum(multiplier, largest).reshape(len(GATES["lstm"]), -1)
     return weight, bias, gates.min(axis=1).repeat(gates.shape[1])
 

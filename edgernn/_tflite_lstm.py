@@ -37,6 +37,7 @@ Flavour = Literal["litert", "tflm", "cmsis"]
 FLAVOURS: Final[tuple[Flavour, ...]] = get_args(Flavour)
 
 OPERATOR_SCALE: Final = 2.0**-12  # of pre-activations
+OPERATOR_REACH: Final = 32767 * OPERATOR_SCALE  # a recurrent term up to here is the same in `tflm` and `cmsis`
 HIDDEN_SHIFT: Final = 23  # from o * tanh(c), Q0.30, to the hidden state, Q0.7
 
 _FRACTION: Final = 12  # bits of a pre-activation; a sigmoid or tanh of it has 15 - 12 integer bits

@@ -114,7 +114,7 @@ def random_model(
 
 def as_operator(inputs: Affine, recurrent: Affine) -> tuple[Affine, Affine]:
     """Both maps as the profile tflite-lstm wants them: one weight scale a gate, its rows' median, one bias, and no
-    multiplier or recurrent weight that the operator or its exporter refuses."""
+    multiplier or recurrent term that the operator or its exporter refuses."""
 
     def per_gate(affine: Affine, largest: float) -> Affine:
         scales = np.minimum(np.median(affine.weight_scale.reshape(4, -1), axis=1), largest).astype(np.float32)
@@ -123,7 +123,8 @@ def as_operator(inputs: Affine, recurrent: Affine) -> tuple[Affine, Affine]:
     bound = int(inputs.accumulator_bound(128).max())
     inputs = per_gate(inputs, 2.0**30 / bound * inputs.output_scale / inputs.input_scale)
     recurrent = dataclasses.replace(recurrent, bias=np.zeros_like(recurrent.bias))
-    return inputs, per_gate(recurrent, 7.9 / 127)
+    largest = int(np.abs(recurrent.weight.astype(np.int64)).sum(axis=1).max())
+    return inputs, per_gate(recurrent, 7.99 / max(largest, 1))
 
 
 def with_directions(model: QuantizedModel, both: Sequence[bool]) -> QuantizedModel:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from edgernn._tflite_lstm import FLAVOURS
 from edgernn.data import load
+from edgernn.export import to_tflite
 from edgernn.nn import SequenceModel
 from edgernn.qmodel import QuantizedModel
 from edgernn.quantize import QuantConfig, _ops, calibrate, convert, prepare
@@ -162,6 +163,20 @@ def test_a_matrix_has_one_scale_for_each_gate() -> None:
         assert len(np.unique(model.head.dense.weight_scale)) == of_head
 
 
+def test_no_row_of_recurrent_weights_leaves_int16() -> None:
+    """Whatever the float weights are: the exporter refuses what does."""
+    for config in (OPERATOR, LEARNED):
+        model, x, lengths = ready(config, size=60, gain=2.0, bidirectional=True)
+        sums = model.rnn.weight_hh_l0.detach().abs().sum(dim=1)
+        assert sums.min() < 8 < sums.max()
+        assert_equals_integers(model, x, lengths)
+        quantized = convert(model)
+        to_tflite(quantized)
+        for layer in (one for both in quantized.layers for one in both.directions):
+            for row, scale in zip(layer.recurrent.weight.tolist(), layer.recurrent.weight_scale.tolist(), strict=True):
+                assert sum(map(abs, row)) * Fraction(scale) * 2**12 <= 32767
+
+
 def test_files_bring_the_model_back(tmp_path: Path) -> None:
     for config in (OPERATOR, LEARNED):
         model, x, lengths = ready(config)
@@ -194,6 +209,48 @@ def test_primitives_equal_the_oracle() -> None:
     for k in range(9, 16):
         expected = [tflite_lstm_oracle.table_tanh(v, 15 - k) for v in every[some]]
         assert _ops.operator_tanh(p, k)[some].tolist() == expected
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_rows_within_reach_are_left_and_others_shrunk_no_further_than_need_be(seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    size = int(torch.randint(1, 300, (), generator=generator))
+    weight = torch.randn(50, size, generator=generator, dtype=torch.float64)
+    weight *= 16 * torch.rand(50, 1, generator=generator, dtype=torch.float64) / weight.abs().sum(dim=1, keepdim=True)
+    weight[0] = 0.0
+    scale = (weight.abs().amax() / 127).float().double().expand(50, 1)
+    integers = (weight / scale).round()
+    inside = (integers.abs().sum(dim=1, keepdim=True) * scale <= 8).flatten()
+    shrunk = _ops.within_reach(weight, scale, 8.0)
+    assert 0 < inside.sum() < 50
+    assert torch.equal(shrunk[inside], weight[inside])
+    sums = (shrunk / scale).round().abs().sum(dim=1) * scale[:, 0]
+    assert (sums <= 8).all()
+    assert (sums[~inside] > 7.9 - 2 * scale[0, 0]).all()
+    ratio = shrunk[~inside] / weight[~inside]
+    torch.testing.assert_close(ratio, ratio[:, :1].expand_as(ratio), rtol=1e-12, atol=0)
+
+
+def test_the_gradient_of_a_shrunk_row_is_that_of_a_fixed_sum() -> None:
+    weight = torch.randn(6, 40, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    weight[:3] *= 0.1
+    scale = torch.full((6, 1), 2.0**-7, dtype=torch.float64)
+    found, wanted = (weight.clone().requires_grad_(True) for _ in range(2))
+    fixed = _ops.within_reach(weight, scale, 8.0).abs().sum(dim=1, keepdim=True)
+    normalised = wanted * fixed / wanted.abs().sum(dim=1, keepdim=True)
+    for one in (_ops.within_reach(found, scale, 8.0), torch.cat([wanted[:3], normalised[3:]])):
+        torch.autograd.backward((one - 0.3).square().sum())
+    torch.testing.assert_close(found.grad, wanted.grad)
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, 1e30])
+def test_absurd_weights_end(value: float) -> None:
+    """In an error, or within reach: not in a search without end."""
+    model, x, lengths = ready()
+    with torch.no_grad():
+        model.rnn.weight_hh_l0[3, 2] = value
+    with pytest.raises(ValueError, match="too large or not finite"):
+        model(x, lengths)
 
 
 @pytest.mark.parametrize("seed", range(4))

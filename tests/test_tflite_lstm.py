@@ -26,19 +26,9 @@ from edgernn.firmware_sim import Stream, count_saturation, run, run_batch
 from edgernn.qmodel import IntArray, Layer, QuantizedModel
 from tests import tflite_lstm_oracle as oracle
 from tests.models import random_input, random_model
-from tests.tflite_lstm_cases import CASES, case, expected, make
+from tests.tflite_lstm_cases import CASES, case, expected, make, without_limits
 
 INT16 = np.arange(-(2**15), 2**15)
-
-
-def without_limits(model: QuantizedModel) -> QuantizedModel:
-    """The model with recurrent weights so large that the recurrent term leaves int16 most of the time."""
-
-    def direction(layer: Layer) -> Layer:
-        recurrent = dataclasses.replace(layer.recurrent, weight_scale=np.full_like(layer.recurrent.weight_scale, 0.3))
-        return dataclasses.replace(layer, recurrent=recurrent, backward=layer.backward and direction(layer.backward))
-
-    return dataclasses.replace(model, layers=tuple(map(direction, model.layers)))
 
 
 # ---- primitives ------------------------------------------------------------------------------------------------------

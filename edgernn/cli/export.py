@@ -134,8 +134,6 @@ def _exports(model: "QuantizedModel", path: Path | None, args: argparse.Namespac
 
 def _about_operators(model: "QuantizedModel", args: argparse.Namespace) -> list[str]:
     """What TensorFlow Lite's own LSTM operator does that its user must know of."""
-    from ..export.tflite.operators import INT16_REACH, recurrent_reach
-
     if model.profile != "tflite-lstm" or "tflite" not in args.format:
         return []
     notes = ["sequence: the operator goes on from the states of the sequence before: reset the interpreter's variables"]
@@ -143,12 +141,6 @@ def _about_operators(model: "QuantizedModel", args: argparse.Namespace) -> list[
         notes.append(
             "stream: not for TensorFlow Lite Micro with CMSIS-NN's kernels, which lose the states after every call: "
             "take the profile portable and its form step there"
-        )
-    place, reach = recurrent_reach(model)
-    if reach > INT16_REACH:
-        notes.append(
-            f"{place}: the recurrent term can reach {reach:.1f}, more than the 8 that int16 holds: where it does, "
-            "TensorFlow Lite Micro's own kernels and CMSIS-NN's differ (edgernn verify counts how often)"
         )
     return notes
 

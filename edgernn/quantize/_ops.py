@@ -54,6 +54,24 @@ def limit_weight(w: Tensor) -> Tensor:
     return w.clamp(-127.0, 127.0)
 
 
+def within_reach(weight: Tensor, scale: Tensor, reach: float) -> Tensor:
+    """weight [rows, columns], its rows shrunk as far as need be for the magnitudes of their integers, times scale
+    [rows, 1], to add up to at most `reach`. A row that is within reach already is left as it is.
+
+    Backward, a shrunk row has the gradient of a row whose sum of magnitudes is fixed: its size gets none.
+    """
+    found = weight.detach()
+    factor, budget = torch.ones_like(scale), torch.floor(reach / scale)
+    while True:
+        used = limit_weight(torch.round(found * factor / scale)).abs().sum(dim=1, keepdim=True)
+        beyond = used > budget
+        if not bool(beyond.any()):
+            break
+        factor = torch.where(beyond, factor * budget / used, factor)
+    size = torch.where(factor < 1.0, weight.abs().sum(dim=1, keepdim=True), 1.0)
+    return weight * (factor * (size.detach() / size))
+
+
 def round_half_even(x: Tensor) -> Tensor:
     """Rounding of weights, biases and inputs, once."""
     return _exact(x, torch.round(x.detach()), 1.0)

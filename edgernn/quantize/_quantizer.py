@@ -1,11 +1,13 @@
 """ModelQuantizer: what `prepare` adds to a SequenceModel: its scales, and the forward pass in integers."""
 
+import math
 from functools import partial
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
+from .._tflite_lstm import OPERATOR_REACH
 from ..fixedpoint import STATE_SCALE
 from ..nn import SequenceModel
 from ..nn._base import State, scan, valid_steps
@@ -107,12 +109,21 @@ class ModelQuantizer(nn.Module):
     # ---- integers ----------------------------------------------------------------------------------------------------
 
     def integers(
-        self, name: str, weight: Tensor, bias: Tensor, scale_in: Tensor, scale_out: Tensor, zero_point: int = 0
+        self,
+        name: str,
+        weight: Tensor,
+        bias: Tensor,
+        scale_in: Tensor,
+        scale_out: Tensor,
+        zero_point: int = 0,
+        reach: float = math.inf,
     ) -> tuple[IntegerAffine, Tensor]:
-        """The integers of one affine map, and its weight scales [rows]."""
+        """The integers of one affine map, and its weight scales [rows]; rows beyond `reach` are shrunk."""
         weight, bias = weight.double(), bias.double()
         ops = self.cells.ops
         scale = self.weight_scale(name, weight.detach(), bias.detach(), scale_in.detach(), scale_out.detach())
+        if reach < math.inf:
+            weight = _ops.within_reach(weight, scale.detach()[:, None], reach)
         w = ops.limit_weight(ops.round_half_even(weight / scale[:, None]))
         b = ops.round_half_even(bias / (scale_in * scale)) - zero_point * w.sum(dim=1)
         portable = self.config.profile == "portable" or name == "head"
@@ -132,9 +143,10 @@ class ModelQuantizer(nn.Module):
         b_in, b_rec = self.biases(model, b_ih, b_hh)
         view, p = self._constant(self.view_scale, b_ih), self._constant(self.pre_activation_scale, b_ih)
         first = name in rnn.layers()[0]
+        reach = math.inf if self.config.profile == "portable" else OPERATOR_REACH
         scale_in, zero_point = (self.input_scale, int(self.input_zero_point)) if first else (view, 0)
         inputs, input_scale = self.integers(f"weight_ih_{name}", w_ih, b_in, scale_in, p, zero_point)
-        recurrent, recurrent_scale = self.integers(f"weight_hh_{name}", w_hh, b_rec, view, p)
+        recurrent, recurrent_scale = self.integers(f"weight_hh_{name}", w_hh, b_rec, view, p, reach=reach)
         exponent = int(self.cell_exponents[rnn.direction_names().index(name)]) if cell == "lstm" else 0
         profile, scheme = self.config.profile, self.config.scheme
         layer = IntegerLayer(cell, profile, scheme, reset_after, exponent, inputs, recurrent)

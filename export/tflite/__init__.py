@@ -54,7 +54,7 @@ def to_tflite(
 
     Raises ValueError for an unknown form, steps < 1, steps with a form other than sequence, batch < 1, a bidirectional
     model in steps, a tensor of 2 GiB or more, and an output scale that float32 cannot hold; in the profile tflite-lstm
-    for the form step, a batch, and a recurrent weight beyond what the operator's int16 holds.
+    for the form step, a batch, and recurrent weights that can bring a gate beyond int16.
     """
     _check(model, form, steps, batch)
     network = IntegerNetwork(model)

@@ -6,27 +6,24 @@ Source of the tensors' scales: tensorflow/lite/kernels/unidirectional_sequence_l
 """
 
 from collections.abc import Sequence
-from typing import Final
 
 import numpy as np
 
-from ..._tflite_lstm import OPERATOR_SCALE
+from ..._tflite_lstm import OPERATOR_REACH, OPERATOR_SCALE
 from ...fixedpoint import STATE_VIEW_SCALE
-from ...qmodel import DIRECTION_NAMES, REVERSE, FloatArray, IntArray, Layer, QuantizedModel
+from ...qmodel import DIRECTION_NAMES, REVERSE, IntArray, Layer, QuantizedModel
 from .graph import Graph, Tensor, TFLiteFile
 from .integers import IntegerNetwork
 from .lstm import last_step, lstm, reversed_steps
 from .shapes import reshape
-
-INT16_REACH: Final = 32767 * OPERATOR_SCALE  # the largest pre-activation
 
 
 def check_operators(model: QuantizedModel, form: str, batch: int | None) -> None:
     """Raise ValueError for a form that these operators have not, and for what runtimes would silently get wrong.
 
     A recurrent term is saturated by TensorFlow Lite Micro's reference kernels and not by CMSIS-NN's, so that both part
-    where it leaves int16. Where one hidden unit alone can do that the model is refused. Where only several together
-    could (whose weights add up to more than 8, as they do in ordinary trained networks), `recurrent_reach` tells.
+    where it leaves int16 and the input's term brings the sum back. Hidden states are at most 1: a row whose weights'
+    magnitudes add up to OPERATOR_REACH never gets there.
     """
     if form == "step":
         raise ValueError(
@@ -34,38 +31,22 @@ def check_operators(model: QuantizedModel, form: str, batch: int | None) -> None
         )
     if batch is not None:
         raise ValueError("the profile tflite-lstm takes one sequence at a time: its operator knows no lengths")
-    for place, layer in _directions(model):
-        alone = float(_terms(layer).max())
-        if alone > INT16_REACH:
-            raise ValueError(
-                f"{place}: a recurrent weight is {alone:.1f}, more than the 8 that the operator's int16 holds: there "
-                "TensorFlow Lite Micro's kernels and CMSIS-NN's differ; use smaller weights, or the profile portable"
-            )
+    for index, layer in enumerate(model.layers):
+        for name, direction in zip(DIRECTION_NAMES, layer.directions, strict=False):
+            reach = _recurrent_reach(direction, model.view_limit)
+            if reach > OPERATOR_REACH:
+                raise ValueError(
+                    f"layer {index}{name}: the recurrent weights of a row add up to {reach:.2f}, more than the 8 that "
+                    "the operator's int16 holds: there TensorFlow Lite Micro's kernels and CMSIS-NN's differ; quantise "
+                    "the float model again, which keeps them within 8"
+                )
 
 
-def recurrent_reach(model: QuantizedModel) -> tuple[str, float]:
-    """(its place, its largest magnitude) of the recurrent term that can become largest, in real units.
-
-    Up to INT16_REACH TensorFlow Lite Micro's reference kernels and CMSIS-NN's provably compute the same integers;
-    beyond, they part where the hidden states bring it there and the input's term brings the sum back.
-    """
-    reaches = [(place, float(_terms(layer).sum(axis=1).max())) for place, layer in _directions(model)]
-    return max(reaches, key=lambda reach: reach[1])
-
-
-def _directions(model: QuantizedModel) -> list[tuple[str, Layer]]:
-    return [
-        (f"layer {index}{name}", direction)
-        for index, layer in enumerate(model.layers)
-        for name, direction in zip(DIRECTION_NAMES, layer.directions, strict=False)
-    ]
-
-
-def _terms(layer: Layer) -> FloatArray:
-    """|weight|, float64 [rows, hidden_size]: what a hidden state of 1 adds to the recurrent term."""
-    scale = layer.recurrent.weight_scale.astype(np.float64)[:, np.newaxis]
-    terms: FloatArray = np.abs(layer.recurrent.weight.astype(np.float64)) * scale
-    return terms
+def _recurrent_reach(layer: Layer, limit: int) -> float:
+    """The largest magnitude that a recurrent term can have, in real units, of hidden states up to `limit`."""
+    recurrent = layer.recurrent
+    bound = recurrent.accumulator_bound(limit) * recurrent.weight_scale.astype(np.float64)
+    return float(bound.max()) * recurrent.input_scale
 
 
 # ---- the forms -------------------------------------------------------------------------------------------------------
