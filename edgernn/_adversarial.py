@@ -7,7 +7,6 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from ._tflite_lstm import OPERATOR_SCALE
 from .fixedpoint import MULTIPLIER_EXPONENT_MAX, MULTIPLIER_EXPONENT_MIN
 from .qmodel import CELL_EXPONENTS, GATES, Affine, FloatArray, IntArray, Layer, QuantizedModel
 
@@ -98,21 +97,18 @@ def _for_operator(weight: _Floats, bias: _Floats, multiplier: _Floats, limit: in
 
 
 def _rebuild(model: QuantizedModel, kind: _Kind, rng: np.random.Generator) -> QuantizedModel:
-    def rebuilt(affine: Affine, limit: int, recurrent: bool = False) -> Affine:
-        maps = kind(rng, affine.rows, affine.columns, limit)
-        if affine.output_scale == OPERATOR_SCALE:
-            maps = _for_operator(*maps, limit, recurrent)
-        weight, bias, multiplier = maps
-        scale: FloatArray = (multiplier * affine.output_scale / affine.input_scale).astype(np.float32)
-        return dataclasses.replace(
-            affine, weight=weight.astype(np.int8), bias=bias.astype(np.int32), weight_scale=scale
-        )
+    def drawn(affine: Affine, limit: int) -> _Map:
+        return kind(rng, affine.rows, affine.columns, limit)
+
+    def gates(affine: Affine, limit: int, recurrent: bool) -> Affine:
+        maps = drawn(affine, limit)
+        return _rebuilt(affine, *maps if model.profile == "portable" else _for_operator(*maps, limit, recurrent))
 
     def rebuilt_layer(layer: Layer, limit: int) -> Layer:
         return dataclasses.replace(
             layer,
-            input=rebuilt(layer.input, limit),
-            recurrent=rebuilt(layer.recurrent, model.view_limit, recurrent=True),
+            input=gates(layer.input, limit, False),
+            recurrent=gates(layer.recurrent, model.view_limit, True),
             cell_exponent=int(rng.choice(CELL_EXPONENTS)) if layer.cell == "lstm" else 0,
             backward=layer.backward and rebuilt_layer(layer.backward, limit),
         )
@@ -121,5 +117,12 @@ def _rebuild(model: QuantizedModel, kind: _Kind, rng: np.random.Generator) -> Qu
         rebuilt_layer(layer, model.view_limit if index else model.input_limit)
         for index, layer in enumerate(model.layers)
     )
-    head = model.head and dataclasses.replace(model.head, dense=rebuilt(model.head.dense, model.view_limit))
+    head = model.head
+    if head is not None:
+        head = dataclasses.replace(head, dense=_rebuilt(head.dense, *drawn(head.dense, model.view_limit)))
     return dataclasses.replace(model, layers=layers, head=head)
+
+
+def _rebuilt(affine: Affine, weight: _Floats, bias: _Floats, multiplier: _Floats) -> Affine:
+    scale: FloatArray = (multiplier * affine.output_scale / affine.input_scale).astype(np.float32)
+    return dataclasses.replace(affine, weight=weight.astype(np.int8), bias=bias.astype(np.int32), weight_scale=scale)

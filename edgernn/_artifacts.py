@@ -241,6 +241,7 @@ def _parse_tflite(content: bytes) -> Artifact:
     codes = [max(code.scalar(0, "<b"), code.scalar(3, "<i")) for code in model.tables(1)]
     skeleton = bytearray(content)
     constants: Constants = {}
+    taken_out: set[tuple[int, int]] = set()  # tensors may share their values
     operators: Counter[str] = Counter()
     graphs = [(graph, graph.text(4), graph.tables(0)) for graph in model.tables(2)]
     if not graphs:
@@ -249,9 +250,13 @@ def _parse_tflite(content: bytes) -> Artifact:
         for index, tensor in enumerate(tensors):
             for part, start, values in _tflite_constants(tensor, buffers):
                 name = f"{title}/{index}:{tensor.text(3)}{part}"  # the tensors' names alone need not differ
-                data.spend(values.nbytes + len(name))
                 constants[name] = values
-                skeleton[start : start + values.nbytes] = bytes(values.nbytes)
+                data.spend(len(name))
+                place = (start, values.nbytes)
+                if place not in taken_out:
+                    data.spend(values.nbytes)
+                    skeleton[start : start + values.nbytes] = bytes(values.nbytes)
+                    taken_out.add(place)
         for operator in graph.tables(3):
             code = codes[operator.scalar(0, "<I")]
             operators[known.get(code, f"operator {code}")] += 1

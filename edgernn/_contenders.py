@@ -21,12 +21,16 @@ STEPS: Final = 100  # of a file whose steps are fixed
 
 @dataclass(frozen=True)
 class Contender:
-    """One network in one runtime. `prepare` makes what the runtime takes of real inputs [T, input_size], `output` real
-    outputs of what it gives. `content` is the file it needs, with the ending `suffix`; `runtime` is its name in
-    `_probe`. `exact` tells that it computes the integers, `reference` that others may be measured by it: the float
-    network. `stepper` is None for a bidirectional network, which takes no single steps. `flavoured` is the kernel in
-    the runtime's flavour, which it is compared with in the profile tflite-lstm."""
+    """One network in one runtime: of `model`, or the float network that belongs to it.
 
+    `prepare` makes what the runtime takes of real inputs [T, input_size], `output` real outputs of what it gives.
+    `content` is the file it needs, with the ending `suffix`; `runtime` is its name in `_probe`. `exact` tells that it
+    computes the integers, `reference` that others may be measured by it: the float network. `stepper` is None for a
+    bidirectional network, which takes no single steps. `flavoured` is the kernel in the runtime's flavour, which it is
+    compared with in the profile tflite-lstm.
+    """
+
+    model: QuantizedModel
     name: str
     runtime: str
     content: bytes
@@ -61,8 +65,8 @@ def _exact(model: QuantizedModel, model_file: Path, engine: Engine) -> Contender
     else:
         content, suffix = model_file.read_bytes(), model_file.suffix
     prepare, output = model.quantize_input, model.dequantize_output
-    flavoured = None if model.profile == "portable" else replace(kernel(), flavour=engine.flavour).open(model)
-    network = Contender(name, engine.name, content, suffix, session, stepper, prepare, output, exact=True)
+    flavoured = None if model.profile == "portable" else kernel(engine.flavour).open(model)
+    network = Contender(model, name, engine.name, content, suffix, session, stepper, prepare, output, exact=True)
     return replace(network, flavoured=flavoured)
 
 
@@ -70,7 +74,7 @@ def _floats(model: QuantizedModel, float_file: Path) -> Iterator[Contender]:
     from . import export
 
     if find_spec("torch") is not None:
-        yield _torch(float_file)
+        yield _torch(model, float_file)
     network = FloatModel.load(float_file)
     if ENGINES["onnxruntime"].missing() is None:
         yield _onnx("onnxruntime float", model, lambda form: export.float_to_onnx(network, form), reference=True)
@@ -88,7 +92,7 @@ def _onnx(name: str, model: QuantizedModel, write: Callable[[_Form], bytes], ref
     load, content = _load("onnxruntime"), write("sequence")
     stepper = None if model.bidirectional else GraphStepper(load(write("step")), model.states, np.float32)
     session = whole(batched(load(content)))
-    return Contender(name, "onnxruntime", content, ".onnx", session, stepper, _real, _real, reference=reference)
+    return Contender(model, name, "onnxruntime", content, ".onnx", session, stepper, _real, _real, reference=reference)
 
 
 def _litert(model: QuantizedModel, network: FloatModel) -> Contender:
@@ -104,7 +108,9 @@ def _litert(model: QuantizedModel, network: FloatModel) -> Contender:
         graph.reset()  # an LSTM would go on from the sequence before
         return run(x)
 
-    return Contender("litert float", "litert", content, ".tflite", session, stepper, _real, _real, reference=True)
+    return Contender(
+        model, "litert float", "litert", content, ".tflite", session, stepper, _real, _real, reference=True
+    )
 
 
 def _load(engine: str) -> Callable[[bytes], Graph]:
@@ -113,15 +119,15 @@ def _load(engine: str) -> Callable[[bytes], Graph]:
     return load
 
 
-def _torch(float_file: Path) -> Contender:
+def _torch(model: QuantizedModel, float_file: Path) -> Contender:
     import torch
 
     from .nn import SequenceModel
 
     torch.set_num_threads(1)
-    model = SequenceModel.load(float_file)
-    model.quantizer = None
-    model.eval()
+    network = SequenceModel.load(float_file)
+    network.quantizer = None
+    network.eval()
 
     class Steps:
         def __init__(self) -> None:
@@ -129,19 +135,19 @@ def _torch(float_file: Path) -> Contender:
 
         @torch.inference_mode()
         def step(self, x: Array) -> Array:
-            y, self.state = model.run(torch.from_numpy(x[None, None]), None, self.state)
-            return np.asarray(y[0, 0] if model.head_kind == "steps" else y[0])
+            y, self.state = network.run(torch.from_numpy(x[None, None]), None, self.state)
+            return np.asarray(y[0, 0] if network.head_kind == "steps" else y[0])
 
         def reset(self) -> None:
             self.state = None
 
     @torch.inference_mode()
     def session(x: Array) -> Array:
-        return np.asarray(model(torch.from_numpy(x[None]))[0])
+        return np.asarray(network(torch.from_numpy(x[None]))[0])
 
-    stepper = None if model.rnn.bidirectional else Steps()
+    stepper = None if network.rnn.bidirectional else Steps()
     content, suffix = float_file.read_bytes(), float_file.suffix
-    return Contender("torch float", "torch", content, suffix, session, stepper, _real, _real, reference=True)
+    return Contender(model, "torch float", "torch", content, suffix, session, stepper, _real, _real, reference=True)
 
 
 def _real(x: Array) -> Array:

@@ -44,21 +44,25 @@ class RealInterface:
 
 
 class Description(NamedTuple):
-    """The form of an exported file ("sequence", "step" or "stream"), and what its numbers mean."""
+    """The form of an exported file ("sequence", "step" or "stream"), and what its numbers mean. length: the only number
+    of steps that its sequences have, or None for any."""
 
     form: str
     interface: Interface | RealInterface
+    length: int | None = None
 
 
 def describe_tflite(content: bytes) -> Description:
     """Raises ValueError for a file that is damaged, of another program, or of a newer arithmetic."""
     artifact = read_tflite(content)
-    facts = dict(artifact.metadata)
+    facts, length = dict(artifact.metadata), None
     if "x" in artifact.inputs and "y" in artifact.outputs:
         x, y = artifact.inputs["x"], artifact.outputs["y"]
         facts |= {"input_size": x.shape[-1], "input_scale": x.scale, "input_zero_point": x.zero_point}
         facts |= {"output_size": y.shape[-1], "output_scale": y.scale}
-    return _describe(content, facts)
+        steps = x.shape[1] if len(x.shape) == 3 else None
+        length = steps if isinstance(steps, int) and steps > 0 else None
+    return _describe(content, facts)._replace(length=length)
 
 
 def describe_onnx(content: bytes, properties: Mapping[str, str], input_size: int) -> Description:

@@ -193,6 +193,8 @@ def _open_exported(content: bytes, suffix: str, name: str | None) -> Opened:
     if suffix == ".tflite":
         description = describe_tflite(content)
         engine = _reader(suffix, name)
+        if engine.fixed and description.form == "sequence" and description.length is None:
+            raise ValueError(f"{engine.name} takes sequences of one length alone: export it with --steps N")
         graph = _load(engine, content)
     else:
         engine = _reader(suffix, name)
@@ -200,11 +202,10 @@ def _open_exported(content: bytes, suffix: str, name: str | None) -> Opened:
         size = graph.inputs["x"][0][-1] if graph.inputs.get("x", ((), ""))[0] else 0
         description = describe_onnx(content, getattr(graph, "properties", {}), size)
     _check_graph(graph, description)
-    form, interface = description
+    form, interface, length = description
     if form != "sequence":
         return Opened(interface, engine.name, steps=lambda: _OneByOne(_stepper(graph, interface)))
-    length = graph.inputs["x"][0][1]
-    return Opened(interface, engine.name, session=lambda: _session(graph), length=None if length < 0 else length)
+    return Opened(interface, engine.name, session=lambda: _session(graph), length=length)
 
 
 def _reader(suffix: str, name: str | None) -> "Engine":
@@ -234,7 +235,7 @@ def _load(engine: "Engine", content: bytes) -> "Graph":
 
 def _check_graph(graph: "Graph", description: Description) -> None:
     """Raise ValueError unless the inputs and outputs are those of one sequence, or of one step."""
-    form, interface = description
+    form, interface, _ = description
     shape, dtype = graph.inputs.get("x", ((), ""))
     if len(shape) == (3 if form == "sequence" else 2) and shape[0] > 1:
         raise ValueError(f"exported for {shape[0]} sequences at a time; export it without --batch")

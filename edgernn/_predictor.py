@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from ._interface import Interface
 from ._opening import Opened, Session, Steps, open_file
-from .fixedpoint import STATE_SCALE
+from .fixedpoint import STATE_SCALE, STATE_VIEW_SCALE
 
 FloatArray = npt.NDArray[np.float32]
 
@@ -57,7 +57,8 @@ class Predictor:
     @property
     def classifies(self) -> bool:
         """Whether the outputs are the logits of classes; else they are values, or a hidden state (no head)."""
-        if isinstance(self._interface, Interface) and self._interface.output_scale != STATE_SCALE:
+        hidden = (STATE_SCALE, STATE_VIEW_SCALE)  # the latter in the profile tflite-lstm
+        if isinstance(self._interface, Interface) and self._interface.output_scale not in hidden:
             return self.task == "classification"
         return bool(self.labels)
 

@@ -94,7 +94,7 @@ class Result:
 
 def reference(engine: Engine) -> Engine:
     """The kernel as an engine is compared with it: in its flavour of the profile tflite-lstm."""
-    return replace(kernel(), flavour=engine.flavour)
+    return kernel(engine.flavour)
 
 
 def targets(model: QuantizedModel, engines: Sequence[Engine], model_file: Path | None = None) -> list[Target]:

@@ -41,9 +41,11 @@ class Latency:
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the table. `step` is None where there are no single steps; `memory` (peak resident bytes of a
-    process of its own) where it could not be measured, for the reason in `memory_note`."""
+    """One line of the table, of the model with this fingerprint. `step` is None where there are no single steps;
+    `memory` (peak resident bytes of a process of its own) where it could not be measured, for the reason in
+    `memory_note`."""
 
+    fingerprint: str
     name: str
     quality: float
     equals_kernel: bool | None
@@ -67,15 +69,12 @@ class _Times:
 
 
 def benchmark(
-    model: QuantizedModel,
-    contenders: Sequence[Contender],
-    split: Split,
-    timed: int = 20,
-    progress: Progress = unwatched,
+    contenders: Sequence[Contender], split: Split, timed: int = 20, progress: Progress = unwatched
 ) -> list[Row]:
     """Quality on the whole split; times over its first `timed` sequences, whole and one step at a time.
 
-    Ratios are to the first contender that is a reference, or else to the kernel. Progress counts the runs of a
+    They may be of several models of the same task. Ratios are to the first contender that is a reference, or else to
+    the kernel. Integers are compared with those of the kernel over the same model. Progress counts the runs of a
     contender over its sequences.
     """
     numbers, total = count(1), len(contenders) * (2 * (ROUNDS + 1) + 1)
@@ -87,19 +86,15 @@ def benchmark(
     chosen = sequences[:timed]
     wholes = _time([_whole_job(contender, chosen) for contender in contenders], ran)
     steps = _time([_step_job(contender, chosen) for contender in contenders], ran)
-    reference, kernel = contenders.index(reference_of(contenders)), kernel_of(contenders)
-    expected = [kernel.session(kernel.prepare(x)) for x in sequences]
-    rows = []
+    reference, rows = contenders.index(reference_of(contenders)), []
     for contender, each_whole, each_step in zip(contenders, wholes, steps, strict=True):
         raw = [contender.session(contender.prepare(x)) for x in sequences]
-        wanted = expected
-        if contender.flavoured is not None:
-            wanted = [contender.flavoured(contender.prepare(x)) for x in sequences]
         rows.append(
             Row(
+                contender.model.fingerprint,
                 contender.name,
-                quality(model, [contender.output(y) for y in raw], split),
-                all(map(np.array_equal, raw, wanted)) if contender.exact else None,
+                quality(contender.model, [contender.output(y) for y in raw], split),
+                _equals_kernel(contender, contenders, sequences, raw) if contender.exact else None,
                 len(contender.content),
                 each_whole.latency(wholes[reference]),
                 each_step.latency(steps[reference]) if contender.stepper else None,
@@ -110,12 +105,21 @@ def benchmark(
     return rows
 
 
+def _equals_kernel(
+    contender: Contender, contenders: Sequence[Contender], sequences: Sequence[Array], found: Sequence[Array]
+) -> bool:
+    kernel = kernel_of([one for one in contenders if one.model is contender.model])
+    session = contender.flavoured or kernel.session
+    return all(np.array_equal(y, session(contender.prepare(x))) for x, y in zip(sequences, found, strict=True))
+
+
 def kernel_of(contenders: Sequence[Contender]) -> Contender:
-    """The one that the integers of the others are compared with. Raises ValueError when there is none."""
-    exact = {contender.name: contender for contender in contenders if contender.exact}
+    """The one that the integers of the others over its model are compared with, the first if there are several models.
+    Raises ValueError when there is none."""
+    exact = {contender.name: contender for contender in reversed(contenders) if contender.exact}
     if not exact:
         raise ValueError("no engine of integers is installed here: pip install edgernn, or see edgernn checks")
-    return next((exact[name] for name in _KERNELS if name in exact), next(iter(exact.values())))
+    return next((exact[name] for name in _KERNELS if name in exact), next(reversed(exact.values())))
 
 
 def reference_of(contenders: Sequence[Contender]) -> Contender:

@@ -83,7 +83,7 @@ def flavour_differences(model: QuantizedModel, sequences: Named) -> list[Flavour
     hidden = model.without_head()
     found = []
     for pair in (("litert", "tflm"), ("tflm", "cmsis")):
-        kernels = [replace(kernel(), flavour=flavour).open(hidden) for flavour in pair]
+        kernels = [kernel(flavour).open(hidden) for flavour in pair]
         apart = [np.abs(kernels[0](x).astype(np.int64) - kernels[1](x)) for _, x in sequences]
         sizes, counts = sum(one.size for one in apart), sum(int(np.count_nonzero(one)) for one in apart)
         found.append(FlavourDifference(pair, sizes, counts, max(int(one.max()) for one in apart)))

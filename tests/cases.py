@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgernn._adversarial import adversarial_models
-from edgernn.qmodel import Affine, IntArray, QuantizedModel
+from edgernn.qmodel import Affine, IntArray, Profile, QuantizedModel, Scheme
 
 from .models import SCHEMES, VARIANTS, changed, random_input, random_model, with_directions
 from .trained import draw_trained
@@ -36,11 +36,14 @@ class Case:
 
     def __str__(self) -> str:
         first = self.model.layers[0]
+        profile = "" if self.model.profile == "portable" else f" {self.model.profile}"
         cell = first.cell if first.reset_after else "gru, reset before"
         sizes = "-".join(f"{'2x' if layer.backward else ''}{layer.hidden_size}" for layer in self.model.layers)
         head = "no head" if self.model.head is None else f"head {self.model.head.kind}"
         steps = ", ".join(map(str, self.lengths))
-        return f"seed {self.seed}: {self.model.scheme} {cell} {first.input_size}-{sizes}, {head}, steps {steps}"
+        return (
+            f"seed {self.seed}: {self.model.scheme}{profile} {cell} {first.input_size}-{sizes}, {head}, steps {steps}"
+        )
 
 
 def multiplications(model: QuantizedModel) -> int:
@@ -51,10 +54,10 @@ def multiplications(model: QuantizedModel) -> int:
 
 def draw(seed: int) -> Case:
     """The case of this seed: every cell, scheme, head, direction and kind of integers turns up among a few dozen."""
-    rng = np.random.default_rng([seed, 20])
+    rng, profile = np.random.default_rng([seed, 20]), _profile(seed)
     if rng.random() < 0.1:
-        return Case(seed, *draw_trained(seed))
-    model = _model(seed, rng)
+        return Case(seed, *draw_trained(seed, profile))
+    model = _model(seed, rng, profile)
     steps = int(rng.choice(_STEPS, p=_STEPS_ODDS))
     steps = max(1, min(steps, _WORK_MAX // multiplications(model)))
     batch = int(rng.integers(1, 4))
@@ -63,14 +66,23 @@ def draw(seed: int) -> Case:
     return Case(seed, model, random_input(model, steps, seed, (batch,)), lengths)
 
 
-def _model(seed: int, rng: np.random.Generator) -> QuantizedModel:
-    scheme = SCHEMES[seed // len(VARIANTS) % len(SCHEMES)]
+def _scheme(seed: int) -> Scheme:
+    return SCHEMES[seed // len(VARIANTS) % len(SCHEMES)]
+
+
+def _profile(seed: int) -> Profile:
+    """tflite-lstm for some of the LSTMs in w8a8."""
+    able = VARIANTS[seed % len(VARIANTS)] == "lstm" and _scheme(seed) == "w8a8"
+    return "tflite-lstm" if able and np.random.default_rng([seed, 22]).random() < 0.5 else "portable"
+
+
+def _model(seed: int, rng: np.random.Generator, profile: Profile) -> QuantizedModel:
     layers = int(rng.choice([1, 2, 3], p=[0.55, 0.3, 0.15]))
     hidden = int(rng.choice(_HIDDEN, p=_HIDDEN_ODDS))
     model = random_model(
         seed,
         VARIANTS[seed % len(VARIANTS)],
-        scheme,
+        _scheme(seed),
         input_size=int(rng.choice(_INPUT, p=_INPUT_ODDS)),
         hidden_size=hidden if layers == 1 else min(hidden, 200),
         layers=layers,
@@ -80,11 +92,12 @@ def _model(seed: int, rng: np.random.Generator) -> QuantizedModel:
         bidirectional=bool(rng.random() < 0.4),
         per_tensor=bool(rng.random() < 0.2),
         input_zero_point=int(rng.choice([-128, -77, 0, 5, 127])) if rng.random() < 0.5 else None,
+        profile=profile,
     )
     kind = rng.random()
     if kind < 0.3:
         model = adversarial_models(model, seed)[int(rng.integers(4))][1]
-    elif kind < 0.5:
+    elif kind < 0.5 and profile == "portable":
         model = changed(model, lambda affine, limit: _extreme_rows(affine, limit, rng))
     if model.bidirectional and rng.random() < 0.4:
         return with_directions(model, (rng.random(layers) < 0.5).tolist())

@@ -5,11 +5,11 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from edgernn.firmware_sim import run
 from edgernn.fixedpoint import round_shift, sat8
 from edgernn.qmodel import IntArray, Layer, QuantizedModel
 
 Open = Callable[[QuantizedModel], Callable[[IntArray], IntArray]]
+Kernel = Callable[[QuantizedModel, IntArray], IntArray]
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,11 +38,11 @@ class Fault:
         )
 
 
-def shrink(open_engine: Open, model: QuantizedModel, x: IntArray) -> Fault | None:
-    """The first fault of `open_engine(model)(x)` against the kernel; None when they agree."""
+def shrink(open_engine: Open, kernel: Kernel, model: QuantizedModel, x: IntArray) -> Fault | None:
+    """The first fault of `open_engine(model)(x)` against `kernel(model, x)`; None when they agree."""
     for index, layer in enumerate(model.layers):
         part = model.without_head(index + 1)
-        expected, found = run(part, x)[0], open_engine(part)(x)
+        expected, found = kernel(part, x), open_engine(part)(x)
         for number, direction in enumerate(layer.directions):
             columns = slice(number * layer.hidden_size, (number + 1) * layer.hidden_size)
             order = slice(None, None, -1 if number else 1)  # as this direction reads
@@ -52,10 +52,10 @@ def shrink(open_engine: Open, model: QuantizedModel, x: IntArray) -> Fault | Non
             read, unit = place
             step = len(x) - 1 - read if number else read
             values = int(expected[step, columns][unit]), int(found[step, columns][unit])
-            alone = _alone(model, index, direction), _operand(model, index, x)[order]
-            smaller = _with_fewer_units(open_engine, *alone, unit)
+            alone = _alone(model, index, direction), _operand(kernel, model, index, x)[order]
+            smaller = _with_fewer_units(open_engine, kernel, *alone, unit)
             return Fault(index, bool(number), step, unit, *values, *(smaller or (part, x)))
-    expected, found = np.atleast_2d(run(model, x)[0]), np.atleast_2d(open_engine(model)(x))
+    expected, found = np.atleast_2d(kernel(model, x)), np.atleast_2d(open_engine(model)(x))
     place = _first(expected, found)
     if place is None:
         return None
@@ -75,16 +75,18 @@ def _alone(model: QuantizedModel, index: int, direction: Layer) -> QuantizedMode
     return QuantizedModel(layers, None, model.view_scale, scheme=model.scheme)
 
 
-def _operand(model: QuantizedModel, index: int, x: IntArray) -> IntArray:
+def _operand(kernel: Kernel, model: QuantizedModel, index: int, x: IntArray) -> IntArray:
     """What layer `index` reads, from the kernel."""
     if index == 0:
         return x
-    h = run(model.without_head(index), x)[0]
-    return h if model.scheme == "w8a16" else sat8(round_shift(h.astype(np.int64), 8)).astype(np.int8)
+    h = kernel(model.without_head(index), x)
+    return (
+        h if h.dtype == np.int8 or model.scheme == "w8a16" else sat8(round_shift(h.astype(np.int64), 8)).astype(np.int8)
+    )
 
 
 def _with_fewer_units(
-    open_engine: Open, model: QuantizedModel, x: IntArray, unit: int
+    open_engine: Open, kernel: Kernel, model: QuantizedModel, x: IntArray, unit: int
 ) -> tuple[QuantizedModel, IntArray] | None:
     """The model with as few units, `unit` among them, as still show a fault, and the steps up to it.
 
@@ -95,7 +97,7 @@ def _with_fewer_units(
         size = min(2**count, layer.hidden_size)
         first = min(unit, layer.hidden_size - size)
         part = replace(model, layers=(_units(layer, slice(first, first + size)),))
-        place = _first(run(part, x)[0], open_engine(part)(x))
+        place = _first(kernel(part, x), open_engine(part)(x))
         if place is not None:
             return part, x[: place[0] + 1]
     return None

@@ -13,7 +13,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from .agreement import ORDER
-from .tally import Tally
+from .tally import OPERATOR, Tally
 
 BEGIN, END = "<!-- tally -->", "<!-- end of tally -->"
 _COMMAND = (sys.executable, "-m", "tests.agreement")
@@ -35,7 +35,9 @@ def main() -> int:
             for tally in future.result():
                 total.add(tally)
                 bar.update(tally.cases)
-    print(total.table(ORDER), total.long_table(ORDER), total.summary(ORDER), sep="\n\n")
+    print(
+        total.table(ORDER), total.table(ORDER, (OPERATOR,)), total.long_table(ORDER), total.summary(ORDER), sep="\n\n"
+    )
     if args.write and not total.failures:
         _write(args.write, total)
     return 1 if total.failures else 0
@@ -47,8 +49,9 @@ def _write(path: Path, total: Tally) -> None:
     _, _, after = rest.partition(END)
     models, integers = f"{total.cases:,} models", f"{total.integers.total():,} integers"
     text = f"{models}, {integers} compared, {total.differences.total():,} differences:\n\n{total.table(ORDER)}"
+    operator = f"The profile tflite-lstm, which is among them:\n\n{total.table(ORDER, (OPERATOR,))}"
     details = f"<details><summary>By cell</summary>\n\n{total.long_table(ORDER)}\n\n</details>"
-    path.write_text(f"{before}{BEGIN}\n{text}\n\n{details}\n{END}{after}")
+    path.write_text(f"{before}{BEGIN}\n{text}\n\n{operator}\n\n{details}\n{END}{after}")
 
 
 def _tallies(seeds: range) -> list[Tally]:

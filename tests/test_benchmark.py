@@ -14,7 +14,7 @@ from edgernn._memory import bare_memory, memory
 from edgernn.benchmark import Contender, benchmark, contenders, kernel_of, reference_of
 from edgernn.cli.benchmark import _compared
 from edgernn.data import Split
-from edgernn.qmodel import QuantizedModel
+from edgernn.qmodel import Profile, QuantizedModel
 
 from .command_line import fail, subprocess_of, succeed, succeed_json
 from .models import random_model
@@ -40,7 +40,7 @@ def test_a_bidirectional_model_has_no_time_of_a_step(head: Any, tmp_path: Path) 
     if head == "steps":
         y[after] = -1
     found = list(contenders(model, tmp_path / "model.ernn", None))
-    rows = benchmark(model, found, Split(x, lengths, y), timed=3)
+    rows = benchmark(found, Split(x, lengths, y), timed=3)
     assert [row.name for row in rows] == ["onnxruntime int8 weights", *EXACT]
     assert [row.equals_kernel for row in rows] == [None] + [True] * 5
     assert all(row.step is None for row in rows)
@@ -65,8 +65,37 @@ def test_other_integers_are_seen(tmp_path: Path) -> None:
     x[[0, 2], 3] = 0
     split = Split(x, np.array([3, 4, 3]), rng.integers(0, 3, 3))
     other = dataclasses.replace(kernel, name="other", runtime="none", session=off_by_one)
-    rows = benchmark(model, [other, kernel], split, timed=1)
+    rows = benchmark([other, kernel], split, timed=1)
     assert [row.equals_kernel for row in rows] == [False, True]
+
+
+def test_several_models_are_listed_together(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """Of both profiles: each against the kernel over itself, all against the first one's float network."""
+    paths = [tmp_path / "portable.ernn", tmp_path / "operator.ernn"]
+    data: dict[str, Any] = {"input_size": 12, "output_size": 9, "hidden_size": 6}
+    profiles: tuple[Profile, ...] = ("portable", "tflite-lstm")
+    for path, profile in zip(paths, profiles, strict=True):
+        model = random_model(32, "lstm", profile=profile, **data)
+        labels = tuple(f"speaker {number}" for number in range(1, 10))
+        dataclasses.replace(
+            model, labels=labels, provenance={"data": "vowels", "seed": int(profile == "portable")}
+        ).save(path)
+    found = succeed_json(capsys, "benchmark", *paths, "--sequences", "1")
+    assert found["fingerprints"] == [QuantizedModel.load(path).fingerprint for path in paths]
+    named = [(row["model"], row["name"]) for row in found["rows"] if row["equals_kernel"]]
+    able = [EXACT, ["numba", "native", "litert", "tflm"]]
+    assert named == [(str(path), name) for path, names in zip(paths, able, strict=True) for name in names]
+    assert [row["equals_kernel"] for row in found["rows"]].count(False) == 0
+    assert [row["sequence"]["ratio"] for row in found["rows"] if row["name"] == "numba"][0] == 1
+    assert "operator.ernn was trained on other data than" in found["notes"][0]
+    (tmp_path / "pi.json").write_text(json.dumps(found))
+    said = succeed(capsys, "benchmark", *paths, "--sequences", "1", "--against", tmp_path / "pi.json")
+    assert said.count(f"\n{paths[1]}  ") == 2 * 5
+    fail(capsys, "its fingerprints is", "benchmark", paths[0], "--sequences", "1", "--against", tmp_path / "pi.json")
+    fail(capsys, "operator.ernn is the same model as", "benchmark", paths[1], tmp_path / "." / "operator.ernn")
+    other = tmp_path / "other.ernn"
+    random_model(33, "gru", input_size=3).save(other)
+    fail(capsys, "(12 channels, 9 outputs, classification, last) do not fit the model (3", "benchmark", *paths, other)
 
 
 # ---- what is not here ------------------------------------------------------------------------------------------------
@@ -152,13 +181,19 @@ def test_an_lstm_here_and_on_another_machine(
 
 def test_ratios_to_another_machine() -> None:
     def row(name: str, sequence: float, step: float | None) -> dict[str, Any]:
-        return {"name": name, "sequence": {"median": sequence}, "step": None if step is None else {"median": step}}
+        return {
+            "model": "m.ernn",
+            "fingerprint": "f",
+            "name": name,
+            "sequence": {"median": sequence},
+            "step": None if step is None else {"median": step},
+        }
 
     here = [row("numba", 3.0, 1.0), row("native", 2.0, 1.0), row("tflm", 5.0, None)]
     there = [row("tflm", 2.0, None), row("litert", 1.0, 1.0), row("numba", 2.0, 4.0)]
     assert list(_compared(here, there)) == [
-        {"name": "numba", "sequence": 1.5, "step": 0.25},
-        {"name": "tflm", "sequence": 2.5, "step": None},
+        {"model": "m.ernn", "name": "numba", "sequence": 1.5, "step": 0.25},
+        {"model": "m.ernn", "name": "tflm", "sequence": 2.5, "step": None},
     ]
 
 
@@ -170,12 +205,18 @@ def check_refusals(capsys: pytest.CaptureFixture[str], model: Path, other: dict[
         place.write_text(text, encoding="latin-1")
         fail(capsys, "not what edgernn benchmark --json prints", *argv)
     wrong: list[tuple[dict[str, Any], str]] = [
-        ({"fingerprint": "0" * 16}, "its fingerprint is 0000000000000000, here "),
+        ({"fingerprints": ["0" * 16]}, r"its fingerprints is ['0000000000000000'], here ['"),
         ({"data": "ecg"}, "its data is ecg, here vowels"),
         ({"sequences": 7}, "its sequences is 7, here 1"),
         ({"machine": {}}, "not what"),
-        ({"rows": [{"name": "numba", "sequence": {"median": 0.0}, "step": None}]}, "no number above 0"),
-        ({"rows": [{"name": "numba", "sequence": {"median": "1"}, "step": None}]}, "no number above 0"),
+        (
+            {"rows": [{"fingerprint": "f", "name": "numba", "sequence": {"median": 0.0}, "step": None}]},
+            "no number above 0",
+        ),
+        (
+            {"rows": [{"fingerprint": "f", "name": "numba", "sequence": {"median": "1"}, "step": None}]},
+            "no number above 0",
+        ),
     ]
     for change, message in wrong:
         place.write_text(json.dumps(other | change))

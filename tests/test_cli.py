@@ -232,7 +232,7 @@ def test_benchmark(capsys: pytest.CaptureFixture[str], trained: Path) -> None:
     assert all(0 < time["median"] <= time["p95"] for time in times)
     assert all(row["memory"] > 10_000_000 for row in rows), [row["memory_note"] for row in rows]
     assert (report["reference"], report["kernel"]) == ("torch float", "numba")
-    assert report["fingerprint"] == QuantizedModel.load(trained / "model.ernn").fingerprint
+    assert report["fingerprints"] == [QuantizedModel.load(trained / "model.ernn").fingerprint]
 
 
 def test_inspect_every_kind_of_file(capsys: pytest.CaptureFixture[str], trained: Path, run_folder: Path) -> None:

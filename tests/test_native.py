@@ -123,7 +123,7 @@ def test_a_library_says_what_it_is(tmp_path: Path) -> None:
     model = dataclasses.replace(random_model(7, "gru", output_size=2), labels=('"', "ü\n"))
     record = native.read_record(built_library(model).read_bytes(), "it")
     assert record.interface.to_json() == model.interface.to_json()
-    assert record.states == {name: spec.size for name, spec in model.states.items()}
+    assert record.states == {name: (spec.size, "int16") for name, spec in model.states.items()}
     assert library(model).interface.labels == model.labels
 
 
@@ -167,8 +167,9 @@ def test_foreign_files(built: tuple[QuantizedModel, bytes], tmp_path: Path) -> N
         ({"system": "plan9"}, "with plan9"),
         ({"features": ("avx1024",)}, "needs a processor with avx1024, which this one has not; build it here"),
         ({"abi": 99}, "calls of another kind"),
-        ({"states": {"h_0": -4}}, "damaged"),
-        ({"states": {"h_0": 4, "h_1": "x"}}, "damaged"),
+        ({"states": {"h_0": [-4, "int16"]}}, "damaged"),
+        ({"states": {"h_0": [4, "int16"], "h_1": "x"}}, "damaged"),
+        ({"states": {"h_0": [4, "float64"]}}, "damaged"),
     ]
     for change, message in changes:
         assert message in refused(tmp_path, write_record(body, dataclasses.replace(record, **change))), change
@@ -220,7 +221,7 @@ def test_an_error_of_the_compiler_is_one_line() -> None:
     model = random_model(10, "rnn")
     broken = native.Source("broken", lambda: {"model.h": "", "model.c": "#error it is broken\n"})
     with pytest.raises(ValueError, match=r"^cc cannot compile the model: .*model\.c:1:2: error: #error it is broken$"):
-        native.build(broken, model.interface, {"h_0": 4}, native.find_compiler())
+        native.build(broken, model.interface, {"h_0": (4, "int16")}, native.find_compiler())
 
 
 # ---- what is kept ----------------------------------------------------------------------------------------------------

@@ -115,12 +115,14 @@ def quantized(rows: Any) -> Any:
     return classifier().quantize_input(rows)
 
 
-def test_hidden_states_are_values(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    model, rows = classifier().without_head(), some_rows(4)
+@pytest.mark.parametrize("profile", ["portable", "tflite-lstm"])
+def test_hidden_states_are_values(capsys: pytest.CaptureFixture[str], tmp_path: Path, profile: Any) -> None:
+    rows = some_rows(4)
+    model = random_model(5, "lstm", input_size=rows.shape[1], profile=profile).without_head()
     model.save(tmp_path / "bare.ernn")
     np.save(tmp_path / "rows.npy", rows)
     found, _ = records(capsys, tmp_path / "bare.ernn", tmp_path / "rows.npy")
-    expected = model.dequantize_output(kernel(model, quantized(rows))[0]).astype(float)
+    expected = model.dequantize_output(kernel(model, model.quantize_input(rows))[0]).astype(float)
     assert [record["values"] for record in found] == expected.tolist()
 
 
@@ -153,6 +155,8 @@ def test_the_length_of_a_file_is_its_window(capsys: pytest.CaptureFixture[str], 
     assert [record["start"] for record in records(capsys, file, rows)[0]] == [1, 6]
     assert [record["start"] for record in records(capsys, file, rows, "--window", "5", "--hop", "3")[0]] == [1, 4, 7]
     fail(capsys, "was exported for windows of 5 rows, not 6", "run", file, rows, "--window", "6")
+    message = "tflm takes sequences of one length alone: export it with --steps N"
+    fail(capsys, message, "run", folder / "model.tflite", rows, "--engine", "tflm")
 
 
 @pytest.mark.parametrize(

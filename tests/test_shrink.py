@@ -15,6 +15,10 @@ from .shrink import shrink
 UNIT, HIDDEN = 3, 7
 
 
+def kernel(model: QuantizedModel, x: IntArray) -> IntArray:
+    return run(model, x)[0]
+
+
 def without_127(affine: Affine, _: int) -> Affine:
     return dataclasses.replace(affine, weight=np.minimum(affine.weight, 126))
 
@@ -46,7 +50,7 @@ def test_a_fault_is_traced_to_its_layer_and_unit(variant: Variant, scheme: str, 
     model = dataclasses.replace(model, layers=tuple(layers))
     x = random_input(model, 25, 1)
 
-    fault = shrink(faulty, model, x)
+    fault = shrink(faulty, kernel, model, x)
     assert fault is not None
     assert (fault.layer, fault.backward, fault.unit) == (index, backward, UNIT)
     assert f"layer {index}{' backward' if backward else ''}, step {fault.step}, unit {UNIT}" in str(fault)
@@ -63,7 +67,7 @@ def test_a_fault_of_the_head_is_told_from_the_layers() -> None:
     def engine(m: QuantizedModel) -> Callable[[IntArray], IntArray]:
         return lambda x: run(m, x)[0] + (m.head is not None)
 
-    fault = shrink(engine, model, random_input(model, 5, 1))
+    fault = shrink(engine, kernel, model, random_input(model, 5, 1))
     assert fault is not None
     assert fault.layer is None
     assert str(fault).startswith("head, step 0, unit 0")
@@ -71,4 +75,4 @@ def test_a_fault_of_the_head_is_told_from_the_layers() -> None:
 
 def test_equal_engines_have_no_fault() -> None:
     model = random_model(7, "lstm", layers=2)
-    assert shrink(lambda m: lambda x: run(m, x)[0], model, random_input(model, 5, 1)) is None
+    assert shrink(lambda m: lambda x: run(m, x)[0], kernel, model, random_input(model, 5, 1)) is None

@@ -4,7 +4,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from edgernn.qmodel import IntArray, QuantizedModel
+from edgernn.qmodel import IntArray, Profile, QuantizedModel
 from edgernn.quantize import QuantConfig, calibrate, convert, prepare
 
 from .models import SCHEMES, VARIANTS
@@ -13,8 +13,10 @@ from .networks import build
 Lengths = npt.NDArray[np.int64]
 
 
-def draw_trained(seed: int) -> tuple[QuantizedModel, IntArray, Lengths, IntArray]:
-    """(model, x [N, T, input_size] integers, lengths [N], the integers of QAT's forward pass for them)."""
+def draw_trained(seed: int, profile: Profile) -> tuple[QuantizedModel, IntArray, Lengths, IntArray]:
+    """(model, x [N, T, input_size] integers, lengths [N], the integers of QAT's forward pass for them).
+
+    profile: tflite-lstm takes a seed whose cell is the LSTM."""
     rng = np.random.default_rng([seed, 21])
     network = build(
         VARIANTS[seed % len(VARIANTS)],
@@ -32,7 +34,9 @@ def draw_trained(seed: int) -> tuple[QuantizedModel, IntArray, Lengths, IntArray
     lengths = rng.integers(1, steps + 1, batch)
     lengths[0] = steps
     x = torch.randn(batch, steps, network.rnn.input_size) * float(rng.uniform(0.5, 3.0))
-    config = QuantConfig.parse(SCHEMES[int(rng.integers(2))], per_channel=bool(rng.random() < 0.7))
+    drawn, per_channel = SCHEMES[int(rng.integers(2))], bool(rng.random() < 0.7)
+    scheme = drawn if profile == "portable" else "w8a8"
+    config = QuantConfig.parse(scheme, per_channel=per_channel, profile=profile)
     calibrate(prepare(network.eval(), config), x * float(rng.uniform(0.3, 1.5)), torch.from_numpy(lengths))
     model = convert(network)
     with torch.inference_mode():

@@ -104,12 +104,14 @@ for y in outputs.reshape(-1, outputs.shape[-1]):
 """
 
 
-def check(args: argparse.Namespace, usual_formats: tuple[str, ...]) -> None:
+_NOT_WITH: Final = ("format", "form", "steps", "batch", "target", "name", "package")
+
+
+def check(args: argparse.Namespace) -> None:
     """Raise ValueError for an unknown bundle, and for options that it leaves no choice of."""
     if args.bundle not in BUNDLES:
         raise ValueError(f"unknown bundle {args.bundle!r}; known are {', '.join(BUNDLES)}")
-    given = [name for name in ("form", "steps", "batch", "target", "name", "package") if getattr(args, name)]
-    given += ["format"] if args.format != usual_formats else []
+    given = [name for name in _NOT_WITH if getattr(args, name)]
     if given:
         raise ValueError(f"--{given[0]} does not go with --bundle: a bundle has what its script needs")
 

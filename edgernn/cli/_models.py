@@ -69,9 +69,14 @@ def require_dataset(args: argparse.Namespace, model: "QuantizedModel") -> "Datas
         known = model.provenance.get("data")
         why = f"{known} is not here" if known else "the model does not say which data it was trained on"
         raise ValueError(f"{why}; name the data with --data")
+    check_model_fits(dataset, model)
+    return dataset
+
+
+def check_model_fits(dataset: "Dataset", model: "QuantizedModel") -> None:
+    """`check_fit` of a quantised model."""
     head = "steps" if model.every_step else "last"
     check_fit(dataset, model.input_size, model.output_size, model.task, head, model.labels)
-    return dataset
 
 
 def check_fit(

@@ -73,6 +73,10 @@ def add_model(parser: argparse.ArgumentParser, what: str = "a quantised model (.
     parser.add_argument("model", type=model_file, metavar="MODEL", help=what)
 
 
+def add_models(parser: argparse.ArgumentParser, what: str) -> None:
+    parser.add_argument("models", type=model_file, nargs="+", metavar="MODEL", help=what)
+
+
 def add_data(parser: argparse.ArgumentParser, why: str, *, required: bool = False) -> None:
     parser.add_argument("--data", metavar="NAME|PATH", required=required, help=why)
 

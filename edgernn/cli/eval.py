@@ -35,7 +35,8 @@ def run(args: argparse.Namespace) -> int:
         if kernel().name == "numba":
             measured |= evaluate_integers(quantized, dataset.test, "integers", report)
         else:
-            measured["integers"] = evaluate(quantized, dataset.test, report, run_batch=kernel().open_batch(quantized))
+            name = "integers" if quantized.profile == "portable" else f"integers_{kernel().flavour}"
+            measured[name] = evaluate(quantized, dataset.test, report, run_batch=kernel().open_batch(quantized))
 
     first, show = headline(quantized.task)
     metrics = ("accuracy", "macro_f1", "loss") if quantized.task == "classification" else ("mae", "rmse", "loss")

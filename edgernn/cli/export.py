@@ -16,23 +16,28 @@ if TYPE_CHECKING:
 
 HELP = "write a quantised model as .tflite and .onnx files, or as C for firmware"
 FORMATS = ("tflite", "onnx", "c")
-USUAL_FORMATS = ("tflite", "onnx")
 FORMS = ("sequence", "step", "stream")
-USUAL_FORMS = ("sequence", "step")
-USUAL_FORMS_OF = {"portable": USUAL_FORMS, "tflite-lstm": ("sequence", "stream")}
+USUAL = {  # formats and forms, by the model's profile
+    "portable": (("tflite", "onnx"), ("sequence", "step")),
+    "tflite-lstm": (("tflite",), ("sequence", "stream")),
+}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_model(parser)
     parser.add_argument(
-        "--format", type=names, default=USUAL_FORMATS, metavar="F,..", help="tflite, onnx, c (default tflite,onnx)"
+        "--format",
+        type=names,
+        metavar="F,..",
+        help="tflite, onnx, c (default tflite,onnx; of the profile tflite-lstm tflite)",
     )
     parser.add_argument(
         "--form",
         type=names,
         metavar="F,..",
         help="sequence: whole sequences; step: one step, states as inputs and outputs; stream (TFLite): one step, "
-        "states kept inside (default sequence,step; of a bidirectional model sequence, as it has no other)",
+        "states kept inside (default sequence,step; of the profile tflite-lstm sequence,stream; of a bidirectional "
+        "model sequence, as it has no other)",
     )
     parser.add_argument(
         "--steps",
@@ -62,14 +67,14 @@ def run(args: argparse.Namespace) -> int:
 
     if args.bundle is not None:
         return _run_bundle(args)
-    _check(args.format, FORMATS, "format")
+    _check(args.format or (), FORMATS, "format")
     _check(args.form or (), FORMS, "form")
+    model = QuantizedModel.load(args.model)
+    usual_formats, usual_forms = USUAL[model.profile]
+    args.format = args.format or usual_formats
     firmware.check(args)
     notes = _check_forms(args)
-    model = QuantizedModel.load(args.model)
-    if model.profile == "tflite-lstm" and args.format == USUAL_FORMATS:
-        args.format = USUAL_FORMATS[:1]
-    args.form = args.form or (USUAL_FORMS[:1] if model.bidirectional else USUAL_FORMS_OF[model.profile])
+    args.form = args.form or (usual_forms[:1] if model.bidirectional else usual_forms)
     notes += _about_operators(model, args)
     folder = args.output or args.model.parent
     path, about_float = (None, []) if set(args.format) == {"c"} else float_file(args.model, model)
@@ -92,7 +97,7 @@ def run(args: argparse.Namespace) -> int:
 def _run_bundle(args: argparse.Namespace) -> int:
     from ..qmodel import QuantizedModel
 
-    _bundle.check(args, USUAL_FORMATS)
+    _bundle.check(args)
     folder = args.output or args.model.with_name(f"{args.model.stem}_{args.bundle}")
     contents = _bundle.bundle(QuantizedModel.load(args.model))
     _bundle.write(folder, contents)
@@ -136,7 +141,9 @@ def _about_operators(model: "QuantizedModel", args: argparse.Namespace) -> list[
     """What TensorFlow Lite's own LSTM operator does that its user must know of."""
     if model.profile != "tflite-lstm" or "tflite" not in args.format:
         return []
-    notes = ["sequence: the operator goes on from the states of the sequence before: reset the interpreter's variables"]
+    notes = []
+    if "sequence" in args.form:
+        notes.append("sequence: it goes on from the states of the sequence before: reset the interpreter's variables")
     if "stream" in args.form:
         notes.append(
             "stream: not for TensorFlow Lite Micro with CMSIS-NN's kernels, which lose the states after every call: "
@@ -153,7 +160,7 @@ def _check(chosen: tuple[str, ...], known: tuple[str, ...], what: str) -> None:
 
 def _check_forms(args: argparse.Namespace) -> list[str]:
     """Notes on forms that a format lacks. Raises ValueError for one that all of them lack, and --steps or --batch."""
-    forms = args.form or USUAL_FORMS
+    forms = args.form or ("sequence",)  # which is usual of every model
     if not ("sequence" in forms and "tflite" in args.format):
         for option, what in (("steps", "fixes the length of a TFLite sequence"), ("batch", "makes TFLite batches")):
             if getattr(args, option):

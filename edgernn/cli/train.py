@@ -99,13 +99,14 @@ def _check(args: argparse.Namespace) -> None:
     if args.dropout and args.layers == 1:
         raise ValueError("--dropout acts between layers; give --layers 2 or more")
     other = args.profile != "portable"
+    schemes = "w8a8" if other else "w8a8 or w8a16"
     for name, given in (
         ("--per-tensor", args.per_tensor),
         ("--learn-scales", args.learn_scales),
         (f"--profile {args.profile}", other),
     ):
         if given and args.qat == "none":
-            raise ValueError(f"{name} is about integers; give --qat w8a8 or w8a16 with it, or leave it out")
+            raise ValueError(f"{name} is about integers; give --qat {schemes} with it, or leave it out")
     if other and args.cell != "lstm":
         raise ValueError(f"--profile {args.profile} is for LSTMs; give --cell lstm with it, not {args.cell}")
     if other and args.qat != "w8a8":

@@ -6,6 +6,7 @@ can be opened in place of a fresh export.
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -79,7 +80,16 @@ ENGINES: Final[dict[str, Engine]] = {
     engine.name: engine
     for engine in (
         Engine("numba", "the int8 kernel, the reference", "numba", usual=True, flavour="litert"),
-        NativeEngine("native", "C, compiled for this computer", "", host_suffix(), _C_FORMS, usual=True, one_file=True),
+        NativeEngine(
+            "native",
+            "C, compiled for this computer",
+            "",
+            host_suffix(),
+            _C_FORMS,
+            usual=True,
+            one_file=True,
+            flavour="cmsis",
+        ),
         _tflite("litert", "LiteRT, delegate XNNPACK", _LITERT, partial(litert, resolver=DEFAULT), usual=True),
         _tflite("litert-no-delegate", "LiteRT, its own kernels", _LITERT, partial(litert, resolver=NO_DELEGATE)),
         _tflite("litert-reference", "LiteRT, reference kernels", _LITERT, partial(litert, resolver=REFERENCE)),
@@ -95,9 +105,11 @@ ENGINES: Final[dict[str, Engine]] = {
 }
 
 
-def kernel() -> Engine:
-    """The reference: numba, or native where Numba is not installed."""
-    return ENGINES["numba" if ENGINES["numba"].missing() is None else "native"]
+def kernel(flavour: Flavour | None = None) -> Engine:
+    """The reference: numba, or native where Numba is not installed. flavour: in which it computes the profile
+    tflite-lstm."""
+    engine = ENGINES["numba" if ENGINES["numba"].missing() is None else "native"]
+    return engine if flavour is None else replace(engine, flavour=flavour)
 
 
 def select(names: Sequence[str] | None) -> list[Engine]:

@@ -6,12 +6,13 @@ from functools import cache, partial
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 from weakref import WeakKeyDictionary
 
 import numpy as np
 import numpy.typing as npt
 
+from .._tflite_lstm import Flavour
 from ..qmodel import IntArray, QuantizedModel
 from ._engine import Engine, Form
 from ._graphs import BatchSession, Session, StateStepper, stepwise
@@ -20,10 +21,18 @@ if TYPE_CHECKING:
     from ..firmware_sim.native import Compiler, Library, Source
 
 
+FLAVOUR: Final[Flavour] = "cmsis"  # of the C export
+
+
 @dataclass(frozen=True)
 class NativeEngine(Engine):
     """The C compiler's machine code. A file is a shared library, for all forms the same one; it is run only where it is
     what this computer's compiler gives of the model, since loading one lets it do anything."""
+
+    def refusal(self, model: QuantizedModel) -> str | None:
+        if model.profile == "portable" or self.flavour == FLAVOUR:
+            return None
+        return f"native computes the flavour {FLAVOUR} of this profile alone: for {self.flavour} pip install numba"
 
     def missing(self) -> str | None:
         from ..firmware_sim.native import missing
@@ -64,9 +73,9 @@ class NativeEngine(Engine):
 
         Raises ValueError for a file that is no library of this model, or one that was altered.
         """
-        from ..firmware_sim.native import find_compiler, library_key, read_record
+        from ..firmware_sim.native import library_key, read_record
 
-        record, compiler = read_record(content, name), find_compiler()
+        record, compiler = read_record(content, name), _compiler(model)
         if record.interface.fingerprint != model.fingerprint:
             raise ValueError(f"{name} is of another model; build it anew")
         if content == self.export(model, "sequence"):
@@ -98,13 +107,20 @@ def built_library(model: QuantizedModel, cc: str | None = None) -> Path:
 
     cc: the compiler, as `edgernn build --cc` takes it. Raises ValueError where there is none, or where it fails.
     """
-    from ..firmware_sim.native import built, find_compiler
+    from ..firmware_sim.native import built
 
-    if model.profile != "portable":
-        raise ValueError(f"libraries are of the profile portable, the model has the profile {model.profile}")
-    compiler = find_compiler(cc)
-    states = {name: spec.size for name, spec in model.states.items()}
+    compiler = _compiler(model, cc)
+    states = {name: (spec.size, np.dtype(spec.dtype).name) for name, spec in model.states.items()}
     return built(_source(model, compiler), model.interface, states, compiler)
+
+
+def _compiler(model: QuantizedModel, cc: str | None = None) -> "Compiler":
+    """The compiler, for the C of any processor where there are no kernels for this one of the model's profile."""
+    from ..export.c import has_kernels
+    from ..firmware_sim.native import find_compiler
+
+    compiler = find_compiler(cc)
+    return compiler if has_kernels(model, compiler.target) else compiler.plain()
 
 
 def _source(model: QuantizedModel, compiler: "Compiler") -> "Source":

@@ -32,7 +32,7 @@ class QuantConfig:
         if not (isinstance(self.per_channel, bool) and isinstance(self.learn_scales, bool)):
             found = f"{self.per_channel!r}, {self.learn_scales!r}"
             raise ValueError(f"per_channel and learn_scales must be True or False, not {found}")
-        if self.profile not in PROFILE_SCALES:
+        if self.profile not in tuple(PROFILE_SCALES):
             raise ValueError(f"unknown profile {self.profile!r}; known are {', '.join(PROFILE_SCALES)}")
         if self.profile != "portable" and self.scheme != "w8a8":
             raise ValueError(f"the profile {self.profile} has the scheme w8a8, not {self.scheme}")

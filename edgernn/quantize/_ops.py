@@ -100,10 +100,11 @@ def quantize_multiplier(m: Tensor) -> Tensor:
 
 
 def operator_multiplier(m: Tensor) -> Tensor:
-    """The real multipliers as TensorFlow Lite's LSTM operator applies them: it multiplies the scales in float32, and
-    its 31 bits hold that exactly."""
-    fixedpoint.quantize_multiplier(m.detach().cpu().numpy())  # raises for one that runtimes do not cover
-    return _exact(m, m.detach().float().double(), 1.0)
+    """The real multipliers as TensorFlow Lite Micro's LSTM operator applies them: 31 significant bits."""
+    values = m.detach().cpu().numpy()
+    fixedpoint.quantize_multiplier(values)  # raises for one that runtimes do not cover
+    q31, exponent = fixedpoint.decompose_multiplier(values)
+    return _exact(m, torch.as_tensor(np.ldexp(q31.astype(np.float64), exponent - 31), device=m.device), 1.0)
 
 
 def operator_rescale(x: Tensor, multiplier: Tensor) -> Tensor:

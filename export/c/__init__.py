@@ -79,10 +79,14 @@ def slow_parts(model: QuantizedModel, target: str = "generic") -> list[str]:
 
 def _network(model: QuantizedModel, name: str, target: str) -> Network:
     check_target(target)
-    layout = LAYOUTS[TARGETS[target]]
-    if model.profile != "portable" and not layout.operator:
+    if not has_kernels(model, target):
         raise ValueError(f"there are no kernels for {target} of the profile {model.profile}: use the target generic")
-    return Network(model, name, layout)
+    return Network(model, name, LAYOUTS[TARGETS[target]])
+
+
+def has_kernels(model: QuantizedModel, target: str) -> bool:
+    """Whether there are kernels for this target of the model's profile."""
+    return model.profile == "portable" or bool(LAYOUTS[TARGETS[target]].operator)
 
 
 def check_target(target: str) -> None:

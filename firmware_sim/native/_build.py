@@ -31,8 +31,11 @@ class Source:
     texts: Callable[[], Mapping[str, str]]
 
 
-def build(source: Source, interface: Interface, states: Mapping[str, int], compiler: Compiler) -> bytes:
-    """A library's file. states: how many values each state has, by the names that it has in model.h.
+States = Mapping[str, tuple[int, str]]
+
+
+def build(source: Source, interface: Interface, states: States, compiler: Compiler) -> bytes:
+    """A library's file. states: how many values each state has and their dtype, by the names that it has in model.h.
 
     Raises ValueError for sources that do not compile.
     """
@@ -49,7 +52,7 @@ def build(source: Source, interface: Interface, states: Mapping[str, int], compi
     return write_record(content, record)
 
 
-def built(source: Source, interface: Interface, states: Mapping[str, int], compiler: Compiler) -> Path:
+def built(source: Source, interface: Interface, states: States, compiler: Compiler) -> Path:
     """The file of such a library, which an earlier call has left, or which is built now.
 
     Like Python's byte code, what lies in this user's folder for it is trusted. Raises ValueError as `build` does.

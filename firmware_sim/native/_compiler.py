@@ -7,7 +7,7 @@ import shlex
 import shutil
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Final
 
@@ -79,6 +79,10 @@ class Compiler:
     def is_native(self) -> bool:
         """Whether it compiles for this computer."""
         return (self.machine, self.system) == (this_machine(), sys.platform)
+
+    def plain(self) -> "Compiler":
+        """The same for the C export of any processor."""
+        return replace(self, target="generic", instructions=PLAIN)
 
     def run(self, arguments: list[str], folder: str) -> None:
         """Compile in that folder. Raises ValueError with the first error of the compiler."""

@@ -113,8 +113,8 @@ class Stream:
         self._x = np.zeros(self._interface.input_size, self._interface.input_dtype)
         self._y = np.zeros(self._interface.output_size, library.output_dtype)
         self._states = {
-            name: self._memory[library.places[name] :][: 2 * size].view(np.int16)
-            for name, size in library.record.states.items()
+            name: np.frombuffer(self._memory, dtype, size, library.places[name])
+            for name, (size, dtype) in library.record.states.items()
         }
         self._state = _address(self._memory)
         self._one_step = self._state, _address(self._x), 1, _address(self._y), None
@@ -140,7 +140,8 @@ class Stream:
 
     @state.setter
     def state(self, state: State) -> None:
-        check_state(state, {name: (size, np.int16) for name, size in self._library.record.states.items()})
+        states = self._library.record.states
+        check_state(state, {name: (size, np.dtype(dtype).type) for name, (size, dtype) in states.items()})
         for name, values in self._states.items():
             values[:] = state[name]
 

@@ -12,7 +12,8 @@ from typing import Any, Final
 
 from ..._interface import Interface
 
-ABI: Final = 1  # of the functions that a library exports
+ABI: Final = 2  # of the functions that a library exports
+_TYPES: Final = ("int8", "int16")  # of states
 _MARK: Final = b"edgernn."
 _DIGEST: Final = 32
 _END: Final = 4 + _DIGEST + len(_MARK)
@@ -22,7 +23,8 @@ _END: Final = 4 + _DIGEST + len(_MARK)
 class Record:
     """How a library was made.
 
-    key: of all that went into it. machine, system, features: what it runs on. states: how many values each state has.
+    key: of all that went into it. machine, system, features: what it runs on. states: how many values each state has,
+    and of which dtype.
     """
 
     abi: int
@@ -34,7 +36,7 @@ class Record:
     system: str
     instructions: str
     features: tuple[str, ...]
-    states: dict[str, int]
+    states: dict[str, tuple[int, str]]
     interface: Interface
 
 
@@ -56,14 +58,27 @@ def read_record(content: bytes, name: str) -> Record:
     size = int.from_bytes(body[-4:], "little")
     try:
         fields: dict[str, Any] = json.loads(body[-4 - size : -4])
+        if fields["abi"] != ABI:
+            raise _OtherCalls
         interface = Interface.from_json(fields.pop("interface"))
-        features, states = tuple(map(str, fields.pop("features"))), fields.pop("states")
+        features = tuple(map(str, fields.pop("features")))
+        states = {name: _state(*size_and_type) for name, size_and_type in fields.pop("states").items()}
         record = Record(**fields, features=features, states=states, interface=interface)
-        sizes = [record.abi, *states.values()]
+    except _OtherCalls:
+        other = fields.get("edgernn")
+        raise ValueError(f"{name} was built by edgernn {other}, for calls of another kind; build it anew") from None
     except (TypeError, KeyError, AttributeError, ValueError) as error:
         raise ValueError(f"{name} is damaged ({error}); build it anew") from None
-    if not (all(type(size) is int and size > 0 for size in sizes) and re.fullmatch("[0-9a-f]{16}", str(record.key))):
-        raise ValueError(f"{name} is damaged (sizes {sizes}, key {record.key}); build it anew")
-    if record.abi != ABI:
-        raise ValueError(f"{name} was built by edgernn {record.edgernn}, for calls of another kind; build it anew")
+    if not re.fullmatch("[0-9a-f]{16}", str(record.key)):
+        raise ValueError(f"{name} is damaged (key {record.key}); build it anew")
     return record
+
+
+class _OtherCalls(Exception):
+    """Of the C functions."""
+
+
+def _state(size: int, dtype: str) -> tuple[int, str]:
+    if type(size) is not int or size < 1 or dtype not in _TYPES:
+        raise ValueError(f"a state of {size!r} values of {dtype!r}")
+    return size, dtype
