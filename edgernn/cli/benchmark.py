@@ -2,7 +2,7 @@
 
 import argparse
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -37,7 +37,7 @@ def run(args: argparse.Namespace) -> int:
     from ..qmodel import QuantizedModel
     from ._models import check_model_fits, headline, require_dataset
 
-    models = _distinct({path: QuantizedModel.load(path) for path in args.models})
+    models = _distinct((path, QuantizedModel.load(path)) for path in args.models)
     first, *others = models.values()
     dataset = require_dataset(args, first)
     for model in others:
@@ -57,14 +57,14 @@ def run(args: argparse.Namespace) -> int:
     return 0 if all(row["equals_kernel"] is not False for row in found["rows"]) else 1
 
 
-def _distinct(models: dict[Path, "QuantizedModel"]) -> dict[Path, "QuantizedModel"]:
-    """The same. Raises ValueError for a model that is there twice: nothing would tell its rows apart."""
-    seen: dict[str, Path] = {}
-    for path, model in models.items():
+def _distinct(models: Iterable[tuple[Path, "QuantizedModel"]]) -> dict[Path, "QuantizedModel"]:
+    """By path. Raises ValueError for a model that is there twice: nothing would tell its rows apart."""
+    seen: dict[str, tuple[Path, QuantizedModel]] = {}
+    for path, model in models:
         if model.fingerprint in seen:
-            raise ValueError(f"{path} is the same model as {seen[model.fingerprint]}; name each once")
-        seen[model.fingerprint] = path
-    return models
+            raise ValueError(f"{path} is the same model as {seen[model.fingerprint][0]}; name each once")
+        seen[model.fingerprint] = path, model
+    return dict(seen.values())
 
 
 def _measure(args: argparse.Namespace, models: Mapping[Path, "QuantizedModel"], dataset: "Dataset") -> Found:
