@@ -77,7 +77,7 @@ class Readable:
         _layer.run_head(self._head, views, lengths, last, y)
 
 
-_Code = Callable[..., None]  # a kernel's machine code
+Code = Callable[..., None]  # a kernel's machine code
 
 
 class Simd:
@@ -92,9 +92,9 @@ class Simd:
         self._cells = [[pack_cell(form, direction, dtype) for direction in layer.directions] for layer in model.layers]
         self._head = None if model.head is None else pack_dense(form, model.head.dense, dtype)
         self._tables = tables()
-        self._single: list[_Code | None] = [None] * len(model.layers)
-        self._rows: list[_Code | None] = [None] * len(model.layers)
-        self._head_code: _Code | None = None
+        self._single: list[Code | None] = [None] * len(model.layers)
+        self._rows: list[Code | None] = [None] * len(model.layers)
+        self._head_code: Code | None = None
 
     def columns(self, size: int) -> int:
         return size
@@ -119,21 +119,21 @@ class Simd:
             rows = self._rows[layer] or self._compile(self._rows, layer, run_rows, types.none)
             rows(cell, self._tables, x, lengths, h, c, hidden, views, backward, None)
 
-    def _compile(self, codes: list[_Code | None], layer: int, kernel: _Code, *more: Any) -> _Code:
-        cell, tables = numba.typeof(self._cells[layer][0]), _array(types.int16, 2)
-        state, operand = _array(types.int16, 2), _array(self._operand, 3)
-        arrays = (operand, _array(types.int64, 1), state, state, _array(types.int16, 3), operand)
+    def _compile(self, codes: list[Code | None], layer: int, kernel: Code, *more: Any) -> Code:
+        cell, tables = numba.typeof(self._cells[layer][0]), array_type(types.int16, 2)
+        state, operand = array_type(types.int16, 2), array_type(self._operand, 3)
+        arrays = (operand, array_type(types.int64, 1), state, state, array_type(types.int16, 3), operand)
         codes[layer] = code = machine_code(kernel, cell, tables, *arrays, types.boolean, *more)
         return code
 
     def run_head(self, views: Array, lengths: Array, last: bool, y: Array) -> None:
         if self._head_code is None:
-            arrays = (_array(self._operand, 3), _array(types.int64, 1), types.boolean, _array(types.int8, 3))
+            arrays = (array_type(self._operand, 3), array_type(types.int64, 1), types.boolean, array_type(types.int8, 3))
             self._head_code = machine_code(run_head, numba.typeof(self._head), *arrays)
         self._head_code(self._head, views, lengths, last, y)
 
 
-def _array(element: Any, dimensions: int) -> Any:
+def array_type(element: Any, dimensions: int) -> Any:
     return types.Array(element, dimensions, "C")
 
 

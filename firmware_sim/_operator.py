@@ -6,7 +6,9 @@ One direction of a layer over a batch of sequences, in plain Numba; the head is 
 from functools import cache, partial
 from typing import Any, NamedTuple
 
+import numba as untyped_numba
 import numpy as np
+from numba import types
 
 from .._tflite_lstm import (
     HIDDEN_SHIFT,
@@ -31,13 +33,13 @@ from ._affine import (
     pack_affine,
 )
 from ._cells import ZERO, tally
-from ._jit import inlined, kernel
-from ._kernels import Readable
+from ._jit import inlined, kernel, machine_code
+from ._kernels import Code, Readable, array_type
 from ._layer import time_of
 
-CELL_TANH = 2  # the third of the tables
+numba: Any = untyped_numba
 
-_COUNTERS = 6  # of saturation: every gate's, h's, c's
+CELL_TANH = 2  # the third of the tables
 
 
 class OperatorCell(NamedTuple):
@@ -56,6 +58,7 @@ class Operator(Readable):
 
     def __init__(self, model: QuantizedModel, flavour: Flavour) -> None:
         super().__init__(model, partial(_pack, flavour=flavour))
+        self._code: Code | None = None  # of the usual call, in which nobody counts
 
     def run_layer(
         self,
@@ -69,8 +72,15 @@ class Operator(Readable):
         views: Array,
         saturation: Array | None,
     ) -> None:
-        counters = np.zeros(_COUNTERS, np.int64) if saturation is None else saturation
-        run_operator(self._cells[layer][backward], x, lengths, h, c, hidden, views, backward, counters)
+        cell = self._cells[layer][backward]
+        if saturation is not None:
+            run_operator(cell, x, lengths, h, c, hidden, views, backward, saturation)
+            return
+        if self._code is None:
+            int8, states = array_type(types.int8, 3), (array_type(types.int8, 2), array_type(types.int16, 2))
+            arrays = (int8, array_type(types.int64, 1), *states, int8, int8)
+            self._code = machine_code(run_operator, numba.typeof(cell), *arrays, types.boolean, types.none)
+        self._code(cell, x, lengths, h, c, hidden, views, backward, None)
 
 
 def _pack(layer: Layer, flavour: Flavour) -> OperatorCell:
@@ -104,10 +114,9 @@ def run_operator(
     hidden: Array,
     views: Array,
     backward: bool,
-    saturation: Array,
+    saturation: Array | None,
 ) -> None:
-    """As `_layer.run_layer`, but h and hidden are int8 as views are, all three the same integers; limits met are always
-    counted."""
+    """As `_layer.run_layer`, but h and hidden are int8 as views are, all three the same integers."""
     rows, size = cell.input.rows.shape[1], np.uint64(h.shape[1])
     acc, gates = np.empty(rows, np.int32), np.empty(rows, np.int16)
     view = np.zeros(cell.recurrent.weight.shape[0], np.int8)
@@ -121,14 +130,21 @@ def run_operator(
             for slot in range(4):
                 tally(saturation, slot, gates, np.uint64(slot) * size, size)
             advance(cell, gates, c[b], view)
-            for u in range(size):
-                if hidden.shape[2] > 0:
-                    hidden[b, t, column + u] = view[u]
-                if views.shape[2] > 0:
-                    views[b, t, column + u] = view[u]
-                saturation[-2] += (view[u] == 127) | (view[u] == -128)
+            for out in (hidden, views):
+                if out.shape[2] > 0:
+                    for u in range(size):
+                        out[b, t, column + u] = view[u]
+            tally_bytes(saturation, view, size)
             tally(saturation, -1, c[b], ZERO, size)
         h[b] = view[: h.shape[1]]
+
+
+@inlined
+def tally_bytes(saturation: Any, view: Array, size: Any) -> None:
+    """Count the hidden states at an end of int8."""
+    if saturation is not None:
+        for u in range(size):
+            saturation[-2] += (view[u] == 127) | (view[u] == -128)
 
 
 @inlined
