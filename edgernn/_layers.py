@@ -5,12 +5,12 @@
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Final, Literal, TypeAlias, TypeVar
+from typing import Any, Final, Literal, NamedTuple, TypeAlias, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
-from ._tflite_lstm import FLAVOURS, OPERATOR_SCALE, check_operator_range, operator_multipliers
+from ._tflite_lstm import OPERATOR_SCALE, Flavour, check_operator_range, operator_multipliers
 from .fixedpoint import PRE_ACTIVATION_SCALE, STATE_SCALE, STATE_VIEW_SCALE, quantize_multiplier
 
 IntArray: TypeAlias = npt.NDArray[np.signedinteger[Any]]
@@ -29,6 +29,7 @@ PROFILE_SCALES: Final[dict[Profile, float]] = {  # of pre-activations: the arith
 }
 CELL_EXPONENTS: Final = range(9, 16)  # the LSTM cell state's scale is 2^-9 .. 2^-15
 
+_MULTIPLIERS: Final[tuple[Flavour, ...]] = ("litert", "tflm")  # cmsis has those of tflm
 _OPERATOR_INPUT_LIMIT: Final = 128  # the largest magnitude of its int8 inputs and hidden states
 
 _PRE_ACTIVATION_SCALES: Final = {np.float32(scale): profile for profile, scale in PROFILE_SCALES.items()}
@@ -170,7 +171,7 @@ class Layer:
             if (scales != scales[:, :1]).any():
                 raise ValueError(f"{name}.weight_scale must be one for each gate in the profile tflite-lstm")
             try:
-                for flavour in FLAVOURS:
+                for flavour in _MULTIPLIERS:
                     _, exponent = operator_multipliers(affine.input_scale, affine.weight_scale, flavour)
                     check_operator_range(affine.accumulator_bound(_OPERATOR_INPUT_LIMIT), exponent)
             except ValueError as error:
@@ -237,6 +238,19 @@ class Head:
     @property
     def output_scale(self) -> float:
         return float(np.float32(self.dense.output_scale)) * 256.0
+
+
+class StateSpec(NamedTuple):
+    """A state that a layer carries from step to step: how many integers, of what scale and type."""
+
+    size: int
+    scale: float
+    dtype: type[np.int8] | type[np.int16] = np.int16
+
+
+def hidden_spec(profile: Profile, scheme: Scheme) -> StateSpec:
+    """Of the hidden state, with the size 0: int16, in the profile tflite-lstm the bytes that products read."""
+    return StateSpec(0, STATE_SCALE) if profile == "portable" else StateSpec(0, view_scale(scheme), np.int8)
 
 
 def view_scale(scheme: Scheme) -> float:

@@ -25,7 +25,6 @@ import numpy as np
 import numpy.typing as npt
 
 from .fixedpoint import (
-    MULTIPLIER_EXPONENT_MIN,
     decompose_multiplier,
     interpolated_sigmoid,
     interpolated_tanh,
@@ -71,10 +70,7 @@ def operator_multipliers(
 
 def check_operator_range(bound: npt.NDArray[np.int64], exponent: npt.NDArray[np.int64]) -> None:
     """Raise ValueError unless accumulators of magnitude <= bound [rows] stay within int32 all the way through
-    `rescale` and the sum after it, and every multiplier is one that runtimes do not take for zero."""
-    row = int(np.argmin(exponent))
-    if exponent[row] < MULTIPLIER_EXPONENT_MIN:
-        raise ValueError(f"row {row} has a multiplier below 2^-32, which runtimes take for 0: its scales are too small")
+    `rescale` and the sum after it."""
     shifted = bound << np.maximum(exponent, 0)
     row = int(np.argmax(shifted))
     if shifted[row] >= 2**31 - 2**16:
@@ -110,7 +106,7 @@ _NEWTON_START: Final = (23130, -15420)  # Q2.13 48/17 and -32/17: a first guess 
 
 def gemmlowp_sigmoid(p: Any) -> Any:
     """Q0.15 sigmoid of p, int16 in Q3.12; up to 6.4 LSB from the real value, and not monotone."""
-    positive = sat16(_over_one_plus(_exp_negative(-np.abs(p), _FRACTION)) << 1)
+    positive = _over_one_plus(_exp_negative(-np.abs(p), _FRACTION)) << 1
     return np.where(p == 0, 1 << 14, np.where(p > 0, positive, 32767 - positive))
 
 
@@ -135,11 +131,8 @@ def _exp_negative(v: Any, fraction: int) -> Any:
     third_and_fourth = _product(round_half_away_shift(_product(x2, x2), 2) + _product(x2, x), _THIRD)
     result = _EXP_EIGHTH + _product(_EXP_EIGHTH, x + round_half_away_shift(third_and_fourth + x2, 1))
     for bit, factor in enumerate(_EXPONENTIALS, fraction - 2):
-        if bit < 15:
-            result = np.where((remainder - v) >> bit & 1, _product(result, factor), result)
-    if fraction < 10:
-        result = np.where(v < -(32 << fraction), 0, result)
-    return np.where(v == 0, 32767, result)
+        result = np.where((remainder - v) >> bit & 1, _product(result, factor), result)
+    return np.where(v < -(32 << fraction), 0, result)
 
 
 def _over_one_plus(v: Any) -> Any:
@@ -148,5 +141,5 @@ def _over_one_plus(v: Any) -> Any:
     constant, slope = _NEWTON_START
     x = constant + _product(half, slope)
     for _ in range(3):
-        x = x + sat16(_product(x, (1 << 13) - _product(half, x)) << 2)
+        x = x + (_product(x, (1 << 13) - _product(half, x)) << 2)
     return x

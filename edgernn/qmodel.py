@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -33,19 +33,13 @@ from ._layers import IntArray as IntArray
 from ._layers import Layer as Layer
 from ._layers import Profile as Profile
 from ._layers import Scheme as Scheme
+from ._layers import StateSpec as StateSpec
 from ._layers import check_array, check_scale, read_only
+from ._layers import hidden_spec as hidden_spec
 from ._layers import view_scale as view_scale
-from .fixedpoint import ARITHMETIC_VERSION, STATE_SCALE
+from .fixedpoint import ARITHMETIC_VERSION
 
 Task = Literal["classification", "regression"]
-
-
-class StateSpec(NamedTuple):
-    """A state that a layer carries from step to step: how many integers, of what scale and type."""
-
-    size: int
-    scale: float
-    dtype: type[np.int8] | type[np.int16] = np.int16
 
 
 @dataclass(frozen=True, eq=False)
@@ -170,7 +164,7 @@ class QuantizedModel:
 
     @property
     def output_dtype(self) -> type[np.int8] | type[np.int16]:
-        return np.int16 if self.head is None and self.profile == "portable" else np.int8
+        return self._hidden_spec.dtype if self.head is None else np.int8
 
     @property
     def output_scale(self) -> float:
@@ -207,7 +201,7 @@ class QuantizedModel:
 
     @property
     def _hidden_spec(self) -> StateSpec:
-        return StateSpec(0, STATE_SCALE) if self.profile == "portable" else StateSpec(0, self.view_scale, np.int8)
+        return hidden_spec(self.profile, self.scheme)
 
     def zero_state(self) -> State:
         """The state before the first step: zeros. Raises ValueError for a bidirectional model."""
@@ -259,8 +253,6 @@ class QuantizedModel:
     def fingerprint(self) -> str:
         """16 hexadecimal digits of all that decides which integers come out; exported files carry them too."""
         digest = hashlib.sha256(repr((self.arithmetic_version, self.scheme, self.input_zero_point)).encode())
-        if self.profile != "portable":
-            digest.update(self.profile.encode())
         directions = [direction for layer in self.layers for direction in layer.directions]
         affines = [affine for direction in directions for affine in (direction.input, direction.recurrent)]
         for one in directions:

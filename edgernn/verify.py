@@ -6,6 +6,7 @@ Exported files are run as they are, and compared with a fresh export: a changed 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -25,7 +26,7 @@ from ._targets import Result as Result
 from ._targets import Target as Target
 from ._targets import reference
 from ._targets import targets as targets
-from ._tflite_lstm import Flavour
+from ._tflite_lstm import FLAVOURS, Flavour
 from .engines import EmulatedEngine, Engine, NativeEngine, kernel
 from .qmodel import IntArray, QuantizedModel
 
@@ -77,17 +78,19 @@ class FlavourDifference:
 
 def flavour_differences(model: QuantizedModel, sequences: Named) -> list[FlavourDifference]:
     """The kernel's flavours against each other, over the last layer's hidden states at every step of these sequences;
-    nothing for the portable profile, which has one arithmetic."""
-    if model.profile == "portable":
+    nothing for the portable profile, which has one arithmetic, and where Numba, which has all of them, is not here."""
+    if model.profile == "portable" or kernel().name != "numba":
         return []
     hidden = model.without_head()
-    found = []
-    for pair in (("litert", "tflm"), ("tflm", "cmsis")):
-        kernels = [kernel(flavour).open(hidden) for flavour in pair]
-        apart = [np.abs(kernels[0](x).astype(np.int64) - kernels[1](x)) for _, x in sequences]
+    sessions = {flavour: kernel(flavour).open(hidden) for flavour in FLAVOURS}
+    found = {flavour: [run(x).astype(np.int64) for _, x in sequences] for flavour, run in sessions.items()}
+    differences = []
+    for pair in pairwise(FLAVOURS):
+        apart = [np.abs(one - other) for one, other in zip(*(found[flavour] for flavour in pair), strict=True)]
         sizes, counts = sum(one.size for one in apart), sum(int(np.count_nonzero(one)) for one in apart)
-        found.append(FlavourDifference(pair, sizes, counts, max(int(one.max()) for one in apart)))
-    return found
+        largest = max((int(one.max()) for one in apart), default=0)
+        differences.append(FlavourDifference(pair, sizes, counts, largest))
+    return differences
 
 
 _Compare = Callable[[QuantizedModel, Target, Named, str], Result]

@@ -128,7 +128,12 @@ class Simd:
 
     def run_head(self, views: Array, lengths: Array, last: bool, y: Array) -> None:
         if self._head_code is None:
-            arrays = (array_type(self._operand, 3), array_type(types.int64, 1), types.boolean, array_type(types.int8, 3))
+            arrays = (
+                array_type(self._operand, 3),
+                array_type(types.int64, 1),
+                types.boolean,
+                array_type(types.int8, 3),
+            )
             self._head_code = machine_code(run_head, numba.typeof(self._head), *arrays)
         self._head_code(self._head, views, lengths, last, y)
 

@@ -124,7 +124,10 @@ def bundle(model: "QuantizedModel") -> dict[str, bytes]:
     from .. import export
 
     if model.profile != "portable":
-        raise ValueError(f"a bundle is of the profile portable, the model has the profile {model.profile}")
+        raise ValueError(
+            f"a bundle carries the state in a script of its own, which the profile {model.profile} keeps inside the "
+            "runtime: train with the profile portable, or export it for TFLite"
+        )
     form: Any = "sequence" if model.bidirectional else "step"
     sample = _sample(model)
     texts = {

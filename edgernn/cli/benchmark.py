@@ -94,6 +94,7 @@ def _measure(args: argparse.Namespace, models: Mapping[Path, "QuantizedModel"], 
         "machine": about | {"versions": _versions()},
         "reference": reference_of(networks).name,
         "kernel": kernel_of(networks).name,
+        "flavoured": any(model.profile != "portable" for model in models.values()),
         "bare_memory": bare,
         "rows": [{"model": paths[row.fingerprint], **asdict(row)} for row in rows],
         "conditions": [asdict(before), asdict(after)],
@@ -177,7 +178,8 @@ def _cells(latency: Mapping[str, float] | None) -> tuple[str | None, ...]:
 
 
 def _legend(found: Found) -> Iterator[str]:
-    yield f"test part of {found['data']}; equals kernel: the integers of {found['kernel']}, all of that part"
+    flavoured = ", in the runtime's flavour of the profile tflite-lstm" if found["flavoured"] else ""
+    yield f"test part of {found['data']}; equals kernel: the integers of {found['kernel']}{flavoured}, all of that part"
     of_first = f" of {found['rows'][0]['model']}" if len(found["fingerprints"]) > 1 else ""
     yield f"sequence, step: CPU time as a ratio to {found['reference']}{of_first}, one thread, Python calls included"
     yield f"us: the median of single calls and their 95th percentile, of {found['sequences']} sequences"

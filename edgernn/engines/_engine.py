@@ -226,4 +226,4 @@ class _ModelStepper:
 
     def _check_form(self) -> None:
         if self._form == "stream":
-            raise ValueError("the form stream keeps its state inside the file: reset it or go on; step gives its state")
+            raise ValueError("the form stream keeps its state inside the file: reset it or go on")

@@ -92,8 +92,8 @@ class Cells:
         ops, k = self.ops, layer.cell_exponent
         p_i, p_f, p_g, p_o = ops.saturate(px + self.operator_affine(layer.recurrent, h), 16).chunk(4, dim=-1)
         i, f, o = ops.operator_sigmoid(p_i), ops.operator_sigmoid(p_f), ops.operator_sigmoid(p_o)
-        written = ops.saturate(ops.round_shift(i * ops.operator_tanh(p_g, 12), 30 - k), 16)
-        c = ops.saturate(ops.saturate(ops.round_shift(f * c, 15), 16) + written, 16)
+        written = ops.round_shift(i * ops.operator_tanh(p_g, 12), 30 - k)
+        c = ops.saturate(ops.round_shift(f * c, 15) + written, 16)
         return ops.saturate(ops.round_shift(o * ops.operator_tanh(c, k), 23), 8), c
 
     def gru(self, layer: IntegerLayer, px: Tensor, h: Tensor) -> Tensor:

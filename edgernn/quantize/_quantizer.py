@@ -4,14 +4,14 @@ import math
 from functools import partial
 from typing import Any, cast
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from .._tflite_lstm import OPERATOR_REACH
-from ..fixedpoint import STATE_SCALE
 from ..nn import SequenceModel
 from ..nn._base import State, scan, valid_steps
-from ..qmodel import CELL_EXPONENTS, GATES, PROFILE_SCALES, REVERSE, Cell, view_scale
+from ..qmodel import CELL_EXPONENTS, GATES, PROFILE_SCALES, REVERSE, Cell, StateSpec, hidden_spec, view_scale
 from . import _ops, fused
 from ._cells import Cells, IntegerAffine, IntegerLayer
 from ._config import QuantConfig
@@ -63,9 +63,9 @@ class ModelQuantizer(nn.Module):
         return view_scale(self.config.scheme)
 
     @property
-    def hidden_scale(self) -> float:
-        """Of the hidden state: int16, but int8 in the profile tflite-lstm."""
-        return STATE_SCALE if self.config.profile == "portable" else self.view_scale
+    def hidden(self) -> StateSpec:
+        """Of the hidden state."""
+        return hidden_spec(self.config.profile, self.config.scheme)
 
     @property
     def pre_activation_scale(self) -> float:
@@ -223,7 +223,7 @@ class ModelQuantizer(nn.Module):
 
     def _operand(self, h: Tensor) -> Tensor:
         """The hidden state as the next layer and the head read it."""
-        return self.cells.view(h, self.config.scheme) if self.config.profile == "portable" else h
+        return h if self.hidden.scale == self.view_scale else self.cells.view(h, self.config.scheme)
 
     def initial(self, model: SequenceModel, x: Tensor, state: State | None) -> dict[str, tuple[Tensor, Tensor]]:
         """(h, c) of every direction as integers, from torch's hx in real units."""
@@ -233,13 +233,13 @@ class ModelQuantizer(nn.Module):
             c = _ops.saturate(_ops.round_half_even(state[1].double() / self._cell_scales), 16)
             state = state[0]
         if state is not None:
-            bits = 16 if self.config.profile == "portable" else 8
-            h = _ops.saturate(_ops.round_half_even(state.double() / self.hidden_scale), bits)
+            bits = np.iinfo(self.hidden.dtype).bits
+            h = _ops.saturate(_ops.round_half_even(state.double() / self.hidden.scale), bits)
         return dict(zip(names, zip(h, c, strict=True), strict=True))
 
     def _real_state(self, model: SequenceModel, last: list[tuple[Tensor, ...]]) -> State:
         h, c = (torch.stack(states) for states in zip(*last, strict=True))
-        h = h.float() * self.hidden_scale
+        h = h.float() * self.hidden.scale
         return (h, (c * self._cell_scales).float()) if model.cell == "lstm" else h
 
     @property

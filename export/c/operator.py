@@ -16,7 +16,7 @@ _PLAIN: Final = 0  # sums as they are, in place of a left shift: every gate has 
 def left(layout: Layout, rows: Rows, limit: int) -> int:
     """PACKED where two rows' sums can share a word, GENERAL where a shifted sum would leave 32 bits."""
     bound, up = rows.accumulator_bound(limit), _up(rows)
-    if layout.packs and bound.max() < 2**23 and up.max() <= PACKED:
+    if layout.packs and bound.max() < 2**23:
         return PACKED
     return _PLAIN if (bound << up).max() < 2**31 else GENERAL
 

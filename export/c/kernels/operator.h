@@ -28,23 +28,27 @@ ERN_INLINE int32_t ern_cell_position(int32_t cell, int exponent) {
 
 #if !defined(ERN_VECTORS)
 
+/* v * 2^-right, halves away from zero. */
+ERN_INLINE int32_t ern_rounded_right(int32_t v, const ern_factor *by) {
+  return (v + by->half + ((v >> 31) & -by->sign)) >> by->right;
+}
+
 /* A sum's share. */
 ERN_INLINE int32_t ern_rescale(int32_t sum, int left, const ern_factor *by) {
-  int32_t high;
 #if defined(ERN_PACKED)
   if (left == ERN_PACKED) {
+    int32_t high;
 #if defined(ERN_SMALL_PRODUCTS)
     high = ern_doubled_high_word(sum >> (by->down + 1), by->multiplier);
 #else
     high = ern_high_word(sum >> by->down, by->multiplier);
 #endif
-    return (high + by->half + ((high >> 31) & -by->sign)) >> by->right;
+    return ern_rounded_right(high, by);
   }
 #endif
 #if !defined(ERN_SMALL_PRODUCTS)
   if (left != ERN_GENERAL) {
-    high = ern_high_word(ern_shift_left(sum, by->up), by->multiplier);
-    return (high + by->half + ((high >> 31) & -by->sign)) >> by->right;
+    return ern_rounded_right(ern_high_word(ern_shift_left(sum, by->up), by->multiplier), by);
   }
 #endif
   (void)left;
