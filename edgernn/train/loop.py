@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from .._files import write_atomic
 from ..data import Dataset, Split, split_validation
+from ..metrics import evaluate as evaluate_kernel
 from ..metrics import evaluate_integers
 from ..nn import SequenceModel
 from ..prune import sparsity
@@ -139,7 +140,10 @@ def _validate(state: TrainingState, validation: Split | None) -> Record:
         state.consider(-float(state.epoch))  # nothing to compare: the latest is kept
         return {}
     model = state.model
-    metrics = evaluate(convert(model) if is_prepared(model) else model, validation)
+    if is_prepared(model):
+        metrics = evaluate_kernel(convert(model), validation, flavour="tflm")  # that of the forward pass
+    else:
+        metrics = evaluate(model, validation)
     if not math.isfinite(metrics["loss"]):
         raise ValueError(f"validation loss {metrics['loss']}")
     state.consider(metrics["loss"])
