@@ -8,6 +8,7 @@ from ._options import add_data, add_model, add_profile, add_seed
 from ._output import emit, table
 
 if TYPE_CHECKING:
+    from ..nn import SequenceModel
     from ..qmodel import QuantizedModel
 
 HELP = "turn a trained float model into integers without further training"
@@ -43,18 +44,31 @@ def run(args: argparse.Namespace) -> int:
     prepare(model, QuantConfig.parse(args.scheme, per_channel=not args.per_tensor, profile=args.profile))
     calibrate(model, torch.from_numpy(dataset.train.x), torch.from_numpy(dataset.train.lengths), args.method)
     made_by = {"data": args.data, "seed": args.seed, "quantized": f"after training, {args.method}"}
+    notes = _shrunk_rows(model) if args.profile == "tflite-lstm" else []
     quantized = convert(model, made_by | {FLOAT_KEY: sha256(args.model)})
     output = args.output or args.model.with_suffix(".ernn")
-    removed = [] if _is_same(output, quantized) else remove_derived(output, *EXPORTS)
+    notes += [] if _is_same(output, quantized) else remove_derived(output, *EXPORTS)
     quantized.save(output)
     after = evaluate_integers(quantized, dataset.test, "integers")
     name, show = headline(model.task)
     rows = [("float", show(before[name]))]
     for kind, measured in after.items():
         rows.append((" ".join(["integers", args.scheme, *kind.split("_")[1:]]), show(measured[name])))
-    lines = [table(("model", f"test {name}"), rows), f"wrote {output}", *removed]
-    emit(args, "\n".join(lines), {"path": str(output), "float": before, **after, "notes": removed})
+    lines = [table(("model", f"test {name}"), rows), f"wrote {output}", *notes]
+    emit(args, "\n".join(lines), {"path": str(output), "float": before, **after, "notes": notes})
     return 0
+
+
+def _shrunk_rows(model: "SequenceModel") -> list[str]:
+    """A note on the rows of recurrent weights that TensorFlow Lite's operator has smaller than the float model."""
+    from .._tflite_lstm import OPERATOR_REACH
+
+    names = [name for name in model.rnn.weight_names() if name.startswith("weight_hh")]
+    sums = [size for name in names for size in model.rnn.effective(name).detach().abs().sum(dim=1).tolist()]
+    shrunk = sum(size > OPERATOR_REACH for size in sums)
+    if not shrunk:
+        return []
+    return [f"{shrunk} of {len(sums)} rows of recurrent weights were shrunk until they add up to 8, as int16 needs it"]
 
 
 def _is_same(path: Path, model: "QuantizedModel") -> bool:
