@@ -25,7 +25,7 @@ class Contender:
 
     `prepare` makes what the runtime takes of real inputs [T, input_size], `output` real outputs of what it gives.
     `content` is the file it needs, with the ending `suffix`; `runtime` is its name in `_probe`. `exact` tells that it
-    computes the integers, `reference` that others may be measured by it: the float network. `stepper` is None for a
+    computes the kernel's integers, `reference` that others may be measured by it: the float network. `stepper` is None for a
     bidirectional network, which takes no single steps. `flavoured` is the kernel in the runtime's flavour, which it is
     compared with in the profile tflite-lstm.
     """
@@ -65,9 +65,11 @@ def _exact(model: QuantizedModel, model_file: Path, engine: Engine) -> Contender
     else:
         content, suffix = model_file.read_bytes(), model_file.suffix
     prepare, output = model.quantize_input, model.dequantize_output
-    flavoured = None if model.profile == "portable" else kernel(engine.flavour).open(model)
-    network = Contender(model, name, engine.name, content, suffix, session, stepper, prepare, output, exact=True)
-    return replace(network, flavoured=flavoured)
+    network = Contender(model, name, engine.name, content, suffix, session, stepper, prepare, output)
+    if model.profile == "portable":
+        return replace(network, exact=True)
+    own = kernel(engine.flavour)  # without Numba the kernel has one flavour alone
+    return replace(network, exact=True, flavoured=own.open(model)) if own.refusal(model) is None else network
 
 
 def _floats(model: QuantizedModel, float_file: Path) -> Iterator[Contender]:

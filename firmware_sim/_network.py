@@ -1,6 +1,6 @@
 """A model made ready for the kernels: its packed integers, and the memory that a call works in."""
 
-from typing import Any, Final, NamedTuple, cast
+from typing import Any, Final, Literal, NamedTuple
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -46,11 +46,11 @@ class _Plan:
                 self.directions.append(_Direction(index, suffix != "", f"h_{index}{suffix}", c, *columns))
 
 
-_plans: Final[WeakKeyDictionary[QuantizedModel, dict[str, _Plan]]] = WeakKeyDictionary()
+_Kind = Literal["fastest", "readable"] | Flavour  # of kernels: of the profile tflite-lstm its flavours
+_plans: Final[WeakKeyDictionary[QuantizedModel, dict[_Kind, _Plan]]] = WeakKeyDictionary()
 
 
-def _plan(model: QuantizedModel, kind: str) -> _Plan:
-    """kind: a flavour of the profile tflite-lstm, else "fastest" or "readable"."""
+def _plan(model: QuantizedModel, kind: _Kind) -> _Plan:
     plans = _plans.get(model)
     if plans is None:
         plans = _plans[model] = {}
@@ -60,10 +60,10 @@ def _plan(model: QuantizedModel, kind: str) -> _Plan:
     return plan
 
 
-def _kernels(model: QuantizedModel, kind: str) -> Kernels:
+def _kernels(model: QuantizedModel, kind: _Kind) -> Kernels:
     if kind == "readable":
         return Readable(model)
-    return fastest_kernels(model) if kind == "fastest" else Operator(model, cast(Flavour, kind))
+    return fastest_kernels(model) if kind == "fastest" else Operator(model, kind)
 
 
 _INT8: Final = np.dtype(np.int8)  # what zeros() would make of the type in every call
