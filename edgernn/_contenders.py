@@ -25,9 +25,9 @@ class Contender:
 
     `prepare` makes what the runtime takes of real inputs [T, input_size], `output` real outputs of what it gives.
     `content` is the file it needs, with the ending `suffix`; `runtime` is its name in `_probe`. `exact` tells that it
-    computes the kernel's integers, `reference` that others may be measured by it: the float network. `stepper` is None for a
-    bidirectional network, which takes no single steps. `flavoured` is the kernel in the runtime's flavour, which it is
-    compared with in the profile tflite-lstm.
+    computes the kernel's integers, `reference` that others may be measured by it: the float network. `stepper` is None
+    for a bidirectional network, which takes no single steps. `flavoured` is the kernel in the runtime's flavour, which
+    it is compared with in the profile tflite-lstm.
     """
 
     model: QuantizedModel

@@ -2,8 +2,10 @@
 
 import dataclasses
 import json
+from collections import Counter
 from fractions import Fraction
 from functools import cache
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +23,9 @@ from edgernn.qmodel import QuantizedModel
 from edgernn.verify import FlavourDifference, flavour_differences, targets, verify
 from tests import tflite_lstm_oracle as oracle
 from tests.command_line import fail, succeed, succeed_json
-from tests.models import random_input, random_model
+from tests.models import HEADS, random_input, random_model
 from tests.test_verify import altered
-from tests.tflite_lstm_cases import CASES, case, expected, make, with_inexact_products, without_limits
+from tests.tflite_lstm_cases import CASES, case, expected, make, streamed, with_inexact_products, without_limits
 from tests.tflite_runtimes import RESOLVERS, interpreter, micro
 
 ABLE = [engine for engine in ENGINES.values() if engine.suffix == ".tflite" and engine.flavour is not None]
@@ -50,14 +52,14 @@ def test_the_engines_are_those_of_two_flavours() -> None:
 
 @pytest.mark.parametrize("engine", ABLE, ids=lambda engine: engine.name)
 def test_300_random_models_in_every_engine(engine: Engine) -> None:
-    """As sequences of any length or (where that must be so) a fixed one; every third as a stream too."""
+    """As sequences of any length or (where that must be so) a fixed one; some as a stream too."""
     assert engine.flavour is not None
     for seed in CASES:
         (model, x), y = case(seed), expected(seed, engine.flavour)
         found = engine.open(model, "sequence", None if engine.fixed else exported(seed, "sequence"))(x)
         assert found.dtype == y.dtype
         assert np.array_equal(found, y), f"seed {seed}"
-        if seed % 3 == 0 and not model.bidirectional:
+        if streamed(seed):
             assert np.array_equal(engine.open(model, "stream", exported(seed, "stream"))(x), y), f"seed {seed}, stream"
 
 
@@ -84,6 +86,32 @@ def test_products_of_scales_are_rounded_as_the_flavour_does(
     other: Flavour = "tflm" if flavour == "litert" else "litert"
     monkeypatch.setattr(_operator, "operator_multipliers", lambda a, b, _: operator_multipliers(a, b, other))
     assert not np.array_equal(run(model.without_head(), x, flavour=flavour)[0], y)
+
+
+def test_products_are_rounded_once_in_litert() -> None:
+    """Rounded twice, as tflm and cmsis do, those of one cell state here are off by one, after 2,497 steps."""
+    model = random_model(57, "lstm", input_size=4, hidden_size=16, head=None, profile="tflite-lstm")
+    x = random_input(model, 4000, 57)[:2510]
+    y = run(model, x, flavour="litert")[0]
+    for engine in ABLE:
+        assert engine.flavour != "litert" or np.array_equal(engine.open(model)(x), y), engine.name
+    _, state = run(model, x[:2490], flavour="litert")
+    h, c = (state[name].tolist() for name in ("h_0", "c_0"))
+    assert np.array_equal(oracle.scan(model.layers[0], "litert", x[2490:].tolist(), h, c)[0], y[2490:])
+
+
+def test_the_cases_are_of_all_kinds() -> None:
+    """Of more than one step, that is: in one, a sequence backwards is the sequence."""
+    whole: Counter[Any] = Counter()
+    streams: Counter[Any] = Counter()
+    for seed in CASES:
+        model, x = case(seed)
+        head = model.head and model.head.kind
+        if len(x) > 1:
+            whole[model.bidirectional, head, len(model.layers)] += 1
+            streams[head, len(model.layers)] += streamed(seed)
+    assert min(whole[kind] for kind in product((False, True), HEADS, (1, 2))) >= 3
+    assert min(streams[kind] for kind in product(HEADS, (1, 2))) >= 3
 
 
 def test_the_cases_tell_the_flavours_apart() -> None:
@@ -313,7 +341,7 @@ def test_batches_are_refused(engine: Engine) -> None:
         engine.open_batch(make(12))
 
 
-# ---- verify and the command line -------------------------------------------------------------------------------------
+# ---- verify ----------------------------------------------------------------------------------------------------------
 
 
 def test_verify_compares_each_engine_with_its_flavour() -> None:
@@ -356,41 +384,15 @@ def test_verify_names_what_was_altered(tmp_path: Path) -> None:
 
 def test_how_far_the_flavours_are_apart() -> None:
     model = make(16, input_size=4, hidden_size=16, head="last")
-    drawn = [(str(seed), random_input(model, 40, seed)) for seed in range(2)]
+    drawn = [(str(steps), random_input(model, steps, 0)) for steps in (1, 80)]
     hidden = model.without_head()
     pairs = [[oracle.run(hidden, x, flavour).astype(int) for flavour in ("litert", "tflm")] for _, x in drawn]
     differences = sum(int(np.count_nonzero(litert != tflm)) for litert, tflm in pairs)
-    assert differences > 0
+    largest = [int(np.abs(litert - tflm).max()) for litert, tflm in pairs]
+    assert largest == [0, 1]
     size = sum(litert.size for litert, _ in pairs)
     assert flavour_differences(model, drawn) == [
         FlavourDifference(("litert", "tflm"), size, differences, 1),
         FlavourDifference(("tflm", "cmsis"), size, 0, 0),
     ]
     assert flavour_differences(random_model(16, "lstm"), []) == []
-
-
-def test_the_command_line_exports_and_verifies(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    path = tmp_path / "model.ernn"
-    make(17, input_size=4, hidden_size=5, head="last").save(path)
-    said = succeed(capsys, "export", path)
-    assert sorted(one.name for one in tmp_path.iterdir()) == ["model.ernn", "model.tflite", "model_stream.tflite"]
-    assert "reset the interpreter's variables" in said
-    assert "lose the states after every call" in said
-    names = "numba,litert,litert-reference,tflm"
-    said = succeed(capsys, "verify", path, "--engines", names, "--sequences", "3")
-    assert "compared with the kernel's flavour litert: litert, litert-reference\n" in said
-    assert "compared with the kernel's flavour tflm: tflm\n" in said
-    assert "the flavours tflm and cmsis differ in 0 of" in said
-    found = succeed_json(capsys, "verify", path, "--engines", "numba,litert,tflm", "--sequences", "3")
-    assert found["flavours"] == {"numba": "litert", "litert": "litert", "tflm": "tflm"}
-    assert [one["flavours"] for one in found["flavour_differences"]] == [["litert", "tflm"], ["tflm", "cmsis"]]
-
-
-def test_the_command_line_tells_what_the_profile_has_not(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    path = tmp_path / "model.ernn"
-    make(18, input_size=4, hidden_size=5, head="last").save(path)
-    assert main(["verify", str(path), "--engines", "tflm,onnxruntime", "--sequences", "2"]) == 1
-    assert "onnxruntime has no profile tflite-lstm: ONNX has no operator" in capsys.readouterr().out
-    refused = "nothing to compare with: onnxruntime has no profile tflite-lstm"
-    fail(capsys, refused, "verify", path, "--engines", "onnxruntime")
-    fail(capsys, "no exact ONNX file of the profile tflite-lstm", "export", path, "--format", "onnx")

@@ -12,8 +12,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from edgernn._tflite_lstm import FLAVOURS
-from edgernn.data import load
 from edgernn.export import to_tflite
 from edgernn.firmware_sim import run
 from edgernn.nn import SequenceModel
@@ -21,10 +19,9 @@ from edgernn.qmodel import QuantizedModel
 from edgernn.quantize import QuantConfig, _ops, calibrate, convert, prepare
 from edgernn.quantize._cells import Cells
 from edgernn.quantize.fused import available
-from edgernn.train import TrainConfig, fit
+from edgernn.train import fit
 
 from . import oracle, tflite_lstm_oracle
-from .command_line import fail, succeed, succeed_json
 from .networks import HIDDEN, OUTPUT, build, sample
 from .test_quantize import SMOOTH as PORTABLE_SMOOTH
 from .test_quantize import gradients
@@ -165,6 +162,19 @@ def test_chunks_with_carried_state_equal_the_whole() -> None:
     assert torch.equal(state[0] * 128, (state[0] * 128).round().clamp(-128, 127))  # int8 times 2^-7
 
 
+def test_a_hidden_state_of_one_is_the_largest_byte() -> None:
+    model, x, _ = ready(head="steps")
+    shape = len(model.rnn.direction_names()), len(x), model.rnn.hidden_size
+    c = torch.zeros(shape)
+    wanted, last = model.run(x[:, :2], None, (torch.full(shape, 127 / 128), c))
+    for h in (1.0, 100.0):
+        y, state = model.run(x[:, :2], None, (torch.full(shape, h), c))
+        assert torch.equal(y, wanted)
+        assert all(torch.equal(*pair) for pair in zip(state, last, strict=True))
+    lowest = [model.run(x[:, :2], None, (torch.full(shape, h), c))[0] for h in (-1.0, -100.0)]
+    assert torch.equal(*lowest)
+
+
 def test_the_fused_operations_are_not_taken() -> None:
     model, x, _ = ready()
     assert model.quantizer is not None
@@ -267,13 +277,14 @@ def test_the_gradient_of_a_shrunk_row_is_that_of_a_fixed_sum() -> None:
     torch.testing.assert_close(found.grad, wanted.grad)
 
 
-@pytest.mark.parametrize("value", [torch.nan, torch.inf, 1e30])
-def test_absurd_weights_end(value: float) -> None:
-    """In an error, or within reach: not in a search without end."""
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, 1e30, 1e5])
+@pytest.mark.parametrize("name", ["weight_ih_l0", "weight_hh_l0"])
+def test_absurd_weights_end(name: str, value: float) -> None:
+    """In an error, also where a multiplier could be found: not in a search without end."""
     model, x, lengths = ready()
     with torch.no_grad():
-        model.rnn.weight_hh_l0[3, 2] = value
-    with pytest.raises(ValueError, match="too large or not finite"):
+        getattr(model.rnn, name)[3, 2] = value
+    with pytest.raises(ValueError, match=rf"(?s)^{name}: .*; its weights are too large or not finite; train with a lower"):
         model(x, lengths)
 
 
@@ -289,6 +300,22 @@ def test_rescaling_equals_the_oracle(seed: int) -> None:
     found = _ops.operator_rescale(values, _ops.operator_multiplier(m))
     pairs = zip(values.tolist(), m.tolist(), strict=True)
     assert found.tolist() == [oracle.rescale(int(v), Fraction(real)) for v, real in pairs]
+
+
+def test_slopes_are_those_of_the_real_functions() -> None:
+    """At the value that came out, in integers a step of the input."""
+    every = (-32768, -20000, -4097, -300, -1, 0, 1, 777, 4096, 9001, 32767)
+
+    def slopes(function: Any, *options: int) -> list[float]:
+        v = torch.tensor(every, dtype=torch.float64, requires_grad=True)
+        found: list[float] = torch.autograd.grad(function(v, *options).sum(), v)[0].tolist()
+        return found
+
+    y = [Fraction(tflite_lstm_oracle.table_sigmoid(v), 2**15) for v in every]
+    assert slopes(_ops.operator_sigmoid) == [float(one * (1 - one) * 2**3) for one in y]
+    for k in range(9, 16):
+        y = [Fraction(tflite_lstm_oracle.table_tanh(v, 15 - k), 2**15) for v in every]
+        assert slopes(_ops.operator_tanh, k) == [float((1 - one**2) * 2 ** (15 - k)) for one in y], k
 
 
 def test_straight_through_gradients() -> None:
@@ -377,89 +404,3 @@ def test_fit_resumes_to_the_bit(tmp_path: Path) -> None:
     assert same(model, unbroken)
     assert without_times(history) == without_times(expected)
     assert convert(model).profile == "tflite-lstm"
-
-
-# ---- what is refused -------------------------------------------------------------------------------------------------
-
-
-def test_other_cells_are_refused(tmp_path: Path) -> None:
-    data = some_data()
-    for cell in ("gru", "rnn"):
-        with pytest.raises(ValueError, match=f"the profile tflite-lstm is one of LSTMs, the cell is {cell}; use"):
-            prepare(build(cell), OPERATOR)
-        with pytest.raises(ValueError, match=f"the cell is {cell}; use the profile portable"):
-            fit(some_model(data, cell), data, CONFIG, tmp_path / "never", progress=False)
-    assert not (tmp_path / "never").exists()
-
-
-@pytest.mark.parametrize(
-    ("make", "message"),
-    [
-        (lambda: QuantConfig(activations=16, profile="tflite-lstm"), "has the scheme w8a8, not w8a16"),
-        (lambda: QuantConfig.parse("w8a16", profile="tflite-lstm"), "has the scheme w8a8, not w8a16"),
-        (lambda: QuantConfig(profile="tflm"), "unknown profile 'tflm'; known are portable, tflite-lstm"),  # type: ignore[arg-type]
-        (lambda: TrainConfig(qat="w8a16", profile="tflite-lstm"), "has the scheme w8a8, not w8a16"),
-        (lambda: TrainConfig(profile="tflite-lstm"), "profile='tflite-lstm' goes with qat; give qat='w8a8' too"),
-        (lambda: TrainConfig(qat="w8a8", profile=None), "unknown profile None; known are portable"),  # type: ignore[arg-type]
-    ],
-)
-def test_wrong_configs_are_refused(make: Any, message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        make()
-
-
-# ---- the command line ------------------------------------------------------------------------------------------------
-
-TRAINING = ("--cell", "lstm", "--hidden", "6", "--epochs", "2", "--profile", "tflite-lstm")
-INTEGERS = [f"integers_{flavour}" for flavour in FLAVOURS]
-
-
-def test_train_and_eval_show_every_flavour(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    found = succeed_json(capsys, "train", *TRAINING, "-o", tmp_path)["test"]
-    assert list(found) == ["float", "fake_quant", "integer_litert", "integer_tflm", "integer_cmsis"]
-    assert found["integer_tflm"] == found["fake_quant"]
-    models = succeed_json(capsys, "eval", tmp_path / "model.ernn")["models"]
-    assert list(models) == ["float", "fake-quantised", *INTEGERS]
-    assert [models[name] for name in INTEGERS] == [found[f"integer_{flavour}"] for flavour in FLAVOURS]
-    assert models["integers_litert"]["loss"] != models["integers_tflm"]["loss"]
-    for flavour in FLAVOURS:
-        assert f"integers {flavour} " in succeed(capsys, "eval", tmp_path / "model.ernn")
-        assert f"integers {flavour} " in succeed(capsys, "train", *TRAINING, "--resume", "-o", tmp_path)
-    fail(capsys, "another config: profile was", "train", *TRAINING[:-2], "--resume", "-o", tmp_path)
-
-
-def test_quantize_after_training(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    succeed(capsys, "train", *TRAINING[:-2], "--qat", "none", "-q", "-o", tmp_path)
-    arguments = ("quantize", tmp_path / "model.safetensors", "--data", "vowels", "--profile", "tflite-lstm")
-    for method in ("minmax", "percentile", "mse"):
-        found = succeed_json(capsys, *arguments, "--method", method)
-        for name in INTEGERS:
-            assert abs(found["float"]["accuracy"] - found[name]["accuracy"]) < 0.05
-    assert QuantizedModel.load(tmp_path / "model.ernn").profile == "tflite-lstm"
-    assert "integers w8a8 cmsis" in succeed(capsys, *arguments)
-    fail(capsys, "the profile tflite-lstm has the scheme w8a8, not w8a16", *arguments, "--scheme", "w8a16")
-
-
-@pytest.mark.parametrize(
-    ("message", "arguments"),
-    [
-        ("--profile tflite-lstm is for LSTMs; give --cell lstm with it, not gru", ()),
-        ("--profile tflite-lstm is for LSTMs; give --cell lstm with it, not rnn", ("--cell", "rnn")),
-        ("--profile tflite-lstm has 8-bit activations; give --qat w8a8", ("--cell", "lstm", "--qat", "w8a16")),
-        ("--profile tflite-lstm is about integers; give --qat w8a8", ("--cell", "lstm", "--qat", "none")),
-    ],
-)
-def test_options_that_do_not_go_together(
-    capsys: pytest.CaptureFixture[str], tmp_path: Path, message: str, arguments: tuple[str, ...]
-) -> None:
-    fail(capsys, message, "train", "--profile", "tflite-lstm", *arguments, "-o", tmp_path / "never")
-    assert not (tmp_path / "never").exists()
-
-
-def test_quantize_refuses_other_cells(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    model = some_model(load("vowels", 0), "gru")
-    model.save(tmp_path / "gru.safetensors")
-    message = "the profile tflite-lstm is one of LSTMs, the cell is gru; use the profile portable"
-    arguments = ("--data", "vowels", "--profile", "tflite-lstm")
-    fail(capsys, message, "quantize", tmp_path / "gru.safetensors", *arguments)
-    assert not (tmp_path / "gru.ernn").exists()

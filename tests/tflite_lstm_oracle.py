@@ -62,6 +62,7 @@ class Fixed:
         return Fixed(self.raw, bits)
 
 
+@cache
 def constant(real: Decimal | Fraction, bits: int) -> Fixed:
     """A real number, rounded to int32 and then to int16."""
     value = Fraction(real) * 2 ** (31 - bits)
@@ -101,6 +102,7 @@ def reciprocal(a: Fixed) -> Fixed:
     return x
 
 
+@cache
 def gemmlowp_sigmoid(p: int) -> int:
     if p == 0:
         return 2**14
@@ -108,6 +110,7 @@ def gemmlowp_sigmoid(p: int) -> int:
     return positive if p > 0 else int16(2**15 - 1 - positive)
 
 
+@cache
 def gemmlowp_tanh(v: int, bits: int) -> int:
     if v == 0:
         return 0
@@ -178,23 +181,27 @@ def step(layer: Layer, flavour: str, x: Vector, h: Vector, c: Vector) -> tuple[V
     return new_h, new_c
 
 
-def scan(layer: Layer, flavour: str, sequence: list[Vector]) -> list[Vector]:
-    h = c = [0] * layer.hidden_size
+def scan(
+    layer: Layer, flavour: str, sequence: list[Vector], h: Vector | None = None, c: Vector | None = None
+) -> tuple[list[Vector], tuple[Vector, Vector]]:
+    """The hidden states of every step, and the last (hidden, cell) state; from zero, or from another one."""
+    zero = [0] * layer.hidden_size
+    h, c = h or zero, c or zero
     hidden = []
     for vector in sequence:
         h, c = step(layer, flavour, vector, h, c)
         hidden.append(h)
-    return hidden
+    return hidden, (h, c)
 
 
 def run(model: QuantizedModel, x: IntArray, flavour: str) -> IntArray:
     """Integer outputs of one sequence x [T, input_size]: [output_size], or [T, output_size] for every step."""
     sequence: list[Vector] = x.tolist()
     for layer in model.layers:
-        hidden = scan(layer, flavour, sequence)
+        hidden, _ = scan(layer, flavour, sequence)
         last = hidden[-1]
         if layer.backward is not None:
-            reverse = scan(layer.backward, flavour, sequence[::-1])
+            reverse, _ = scan(layer.backward, flavour, sequence[::-1])
             last = last + reverse[-1]
             hidden = [a + b for a, b in zip(hidden, reverse[::-1], strict=True)]
         sequence = hidden
