@@ -26,6 +26,7 @@ DOUBTFUL: Final = 0.15  # an error of the cycles that must be said beside every 
 
 _ALIGNMENT: Final = 16  # of an array in flash
 _DESCRIPTION: Final = {"generic": 32}  # bytes of a direction's ern_layer, where gcc keeps it: pointers and sizes
+_FACTORS: Final = {"dsp": 24, "v6m": 4}  # bytes of a gate's factor that are left as a constant
 
 
 @dataclass(frozen=True)
@@ -202,8 +203,6 @@ def _count(model: QuantizedModel, core: Core, steps: int, x: IntArray) -> _Measu
 def _estimate(model: QuantizedModel, core: Core, steps: int) -> _Measured:
     from .firmware_sim.cycles.fitted import estimate
 
-    if model.profile != "portable":
-        raise ValueError(f"there are no formulas for the profile {model.profile}: {missing(core.name) or 'count it'}")
     found, network = estimate(model, core.name), _network(model, core)
     work = _work(network, steps)
     memory = Memory(network.state_bytes, found.stack, found.code, _table_bytes(network), work)
@@ -242,6 +241,8 @@ def _table_bytes(network: "Network") -> int:
         sizes += [(values.nbytes, _ALIGNMENT) for values in one.arrays.values()]
         if one.layer is not None and network.layout.name in _DESCRIPTION:
             sizes.append((_DESCRIPTION[network.layout.name], 4))
+        if one.factors is not None and network.layout.name in _FACTORS:
+            sizes.append((len(one.factors) * _FACTORS[network.layout.name], 4))
     end = 0
     for size, alignment in reversed(sizes):
         end = -(-end // alignment) * alignment + size

@@ -14,7 +14,7 @@ from edgernn import export
 from edgernn.cli import main
 from edgernn.cli.simulate import _joules
 from edgernn.firmware_sim.cycles import CORES, Part, cycles, disassemble, find_board, instructions
-from edgernn.firmware_sim.cycles.fitted import fitted, fitted_head, table, variant
+from edgernn.firmware_sim.cycles.fitted import fitted, fitted_head, kind_of, table, variant
 from edgernn.firmware_sim.emulation import build, count
 from edgernn.qmodel import QuantizedModel, Scheme
 from edgernn.simulate import Level, Simulation, missing, named_board, simulate
@@ -133,7 +133,7 @@ def test_wrong_firmware_is_found(
 
 
 @pytest.mark.parametrize(
-    ("core", "cell", "scheme"),
+    ("core", "cell", "kind"),
     [
         ("cortex-m0", "lstm", "w8a8"),
         ("cortex-m3", "gru", "w8a16"),
@@ -143,16 +143,20 @@ def test_wrong_firmware_is_found(
         ("cortex-m55", "gru", "w8a8"),
         ("cortex-m55", "lstm", "w8a16"),
         ("rv32imc", "lstm", "w8a8"),
+        ("cortex-m4", "lstm", "tflite-lstm"),
+        ("cortex-m55", "lstm", "tflite-lstm"),
     ],
 )
-def test_the_formulas_hold_on_a_layer_of_another_shape(core: str, cell: Variant, scheme: Scheme) -> None:
-    model = random_model(SEED, cell, scheme, input_size=20, hidden_size=36, head="last", output_size=7)
+def test_the_formulas_hold_on_a_layer_of_another_shape(core: str, cell: Variant, kind: Any) -> None:
+    shape: dict[str, Any] = {"input_size": 20, "hidden_size": 36, "head": "last", "output_size": 7}
+    shape |= {"profile": kind} if kind == "tflite-lstm" else {"scheme": kind}
+    model = random_model(SEED, cell, **shape)
     found, counted = simulate(model, core, steps=8, level="analytic"), simulate(model, core, steps=8)
     assert found.equals_kernel is None
     assert counted.equals_kernel is True
     relative = found.step.instructions / counted.step.instructions - 1
     assert abs(relative) < 1.5 * found.instruction_error + 0.01, (
-        f"{core} {cell} {scheme}: {relative:+.2%}; kernels changed? python -m tests.benchmarks.firmware_fit"
+        f"{core} {cell} {kind}: {relative:+.2%}; kernels changed? python -m tests.benchmarks.firmware_fit"
     )
     assert found.cycle_error > CORES[core].error
     assert found.inference.macs == counted.inference.macs
@@ -209,16 +213,18 @@ def test_a_bidirectional_model_needs_memory_for_every_step() -> None:
         simulate(model, "cortex-m0", board=board, steps=600, level="analytic")
 
 
-def test_every_core_cell_and_scheme_is_fitted() -> None:
+def test_every_core_cell_and_kind_is_fitted() -> None:
     assert sorted(table()) == sorted(CORES)
+    models: list[tuple[str, str, QuantizedModel]]
+    models = [(cell, scheme, random_model(0, cell, scheme)) for cell in VARIANTS for scheme in SCHEMES]
+    models.append(("lstm", "tflite-lstm", random_model(0, "lstm", profile="tflite-lstm")))
     for core in CORES:
-        for scheme in SCHEMES:
-            assert 0 < fitted_head(core, scheme).error < 0.25
-            for cell in VARIANTS:
-                entry = fitted(core, cell, scheme)
-                assert 0 < entry.layer.error <= entry.layer.small_error, f"{core} {cell} {scheme}"
-                assert entry.layer.error < 0.15, f"{core} {cell} {scheme}"
-                assert variant(random_model(0, cell, scheme).layers[0]) == cell
+        for cell, kind, model in models:
+            assert 0 < fitted_head(core, model.scheme).error < 0.25
+            assert (variant(model.layers[0]), kind_of(model)) == (cell, kind)
+            entry = fitted(core, cell, kind)
+            assert 0 < entry.layer.error <= entry.layer.small_error, f"{core} {cell} {kind}"
+            assert entry.layer.error < 0.15, f"{core} {cell} {kind}"
 
 
 # ---- the command line ------------------------------------------------------------------------------------------------

@@ -62,7 +62,7 @@ def _filled(count: int, block: int) -> int:
 
 
 class Fitted(NamedTuple):
-    """Of a core, a cell and a scheme: a layer's formula; bytes of code (once, of every layer, of a head) and their
+    """Of a core, a cell and a kind: a layer's formula; bytes of code (once, of every layer, of a head) and their
     relative error; bytes of stack, at most, and how many less a model needed."""
 
     layer: Formula
@@ -96,9 +96,14 @@ def variant(layer: Layer) -> str:
     return layer.cell if layer.reset_after else f"{layer.cell}_before"
 
 
-def fitted(core: str, cell: str, scheme: str) -> Fitted:
+def kind_of(model: QuantizedModel) -> str:
+    """Which of a cell's kernels a model takes: its scheme, or the profile tflite-lstm."""
+    return model.scheme if model.profile == "portable" else model.profile
+
+
+def fitted(core: str, cell: str, kind: str) -> Fitted:
     """The constants of a layer."""
-    entry = table()[core][f"{cell} {scheme}"]
+    entry = table()[core][f"{cell} {kind}"]
     code, stack = entry["code"], entry["stack"]
     return Fitted(_formula(entry), tuple(code), entry["code_error"], stack, entry["stack_error"])
 
@@ -118,7 +123,7 @@ def estimate(model: QuantizedModel, core: str) -> Estimate:
     parts, errors = zip(*_parts(model, core), strict=True)
     instructions = sum(one.instructions for one in parts)
     error = sum(error * one.instructions for error, one in zip(errors, parts, strict=True)) / instructions
-    entries = [fitted(core, variant(layer), model.scheme) for _, layer in layers(model)]
+    entries = [fitted(core, variant(layer), kind_of(model)) for _, layer in layers(model)]
     code = max(entry.code[0] + (entry.code[2] if model.head else 0) for entry in entries)
     code += sum(entry.code[1] for entry in entries)
     code_error = max(entry.code_error for entry in entries)
@@ -129,7 +134,7 @@ def estimate(model: QuantizedModel, core: str) -> Estimate:
 def _parts(model: QuantizedModel, core: str) -> Iterator[tuple[Part, float]]:
     """Every part, and the error of its formula."""
     for name, layer in layers(model):
-        found = fitted(core, variant(layer), model.scheme).layer
+        found = fitted(core, variant(layer), kind_of(model)).layer
         error = found.error_of(layer.input_size, layer.hidden_size)
         yield part(model, name, *found.costs(layer_terms(core, layer))), error
     if model.head is not None:

@@ -2,18 +2,19 @@
 
     python -m tests.benchmarks.firmware_fit [CORE ..]
 
-For every core, cell and scheme two stacks of layers are compiled and emulated, models of one layer, which compilers
-treat differently, saturating ones among them, and both directions. Every second layer is fitted, the error is the
-largest of all. Shapes with few inputs or units have an error of their own. Prints the errors. Ten minutes; after every
-change of the kernels.
+For every core, cell and scheme (and the profile tflite-lstm) two stacks of layers are compiled and emulated, models of
+one layer, which compilers treat differently, saturating ones among them, and both directions. Every second layer is
+fitted, the error is the largest of all. Shapes with few inputs or units have an error of their own. Prints the errors.
+Ten minutes; after every change of the kernels.
 """
 
 import json
 import math
 import subprocess
 import sys
+from functools import partial
 from itertools import pairwise
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -22,12 +23,14 @@ from edgernn._files import write_atomic
 from edgernn.firmware_sim.cycles import CORES, Part
 from edgernn.firmware_sim.cycles.costs import layers
 from edgernn.firmware_sim.cycles.fitted import SMALL, Formula, head_terms, layer_terms
-from edgernn.fixedpoint import PRE_ACTIVATION_SCALE, STATE_SCALE
-from edgernn.qmodel import GATES, Cell, Head, Layer, QuantizedModel, Scheme, view_scale
+from edgernn.fixedpoint import STATE_SCALE
+from edgernn.qmodel import GATES, PROFILE_SCALES, Cell, Head, Layer, Profile, QuantizedModel, Scheme, view_scale
 from edgernn.simulate import Simulation, simulate
-from tests.models import SCHEMES, VARIANTS, Variant, random_affine, random_input, random_model
+from tests.models import SCHEMES, VARIANTS, Variant, as_operator, random_affine, random_input, random_model
 from tests.test_layout import ROOT
 
+Kind = Scheme | Literal["tflite-lstm"]
+OPERATOR: Final = "tflite-lstm"
 PATH: Final = ROOT / "firmware_sim" / "cycles" / "fitted.json"
 SIZES: Final = (12, 32, 8, 64, 16, 24, 128, 12, 48, 30, 36, 20)  # of the input and of every layer
 FEW: Final = (1, 4, 1, 3, 5, 2, 9, 6)  # of a second stack, of small layers
@@ -41,17 +44,23 @@ STACK_STEP: Final = 64  # bytes to which the deepest stack is rounded up,
 STACK_MARGIN: Final = 1.25  # and a quarter more: what a compiler inlines changes with every model
 
 
-def stack(cell: Variant, scheme: Scheme, sizes: tuple[int, ...], outputs: int) -> QuantizedModel:
+def parts_of(kind: Kind) -> tuple[Scheme, Profile]:
+    return ("w8a8", kind) if kind == OPERATOR else (kind, "portable")
+
+
+def stack(cell: Variant, kind: Kind, sizes: tuple[int, ...], outputs: int) -> QuantizedModel:
     """A model of layers of these sizes, with a head at every step."""
     rng = np.random.default_rng(0)
-    kind: Cell = "gru" if cell == "gru_before" else cell
+    scheme, profile = parts_of(kind)
+    like: Cell = "gru" if cell == "gru_before" else cell
     view, scale = view_scale(scheme), 0.02 if scheme == "w8a8" else 1e-4
     made: list[Layer] = []
     for columns, hidden in pairwise(sizes):
-        rows = len(GATES[kind]) * hidden
-        first = random_affine(rng, rows, columns, view if made else scale, PRE_ACTIVATION_SCALE, 1.0)
-        recurrent = random_affine(rng, rows, hidden, view, PRE_ACTIVATION_SCALE, 1.0)
-        made.append(Layer(kind, first, recurrent, cell != "gru_before", 12 if kind == "lstm" else 0))
+        rows = len(GATES[like]) * hidden
+        first = random_affine(rng, rows, columns, view if made else scale, PROFILE_SCALES[profile], 1.0)
+        maps = first, random_affine(rng, rows, hidden, view, PROFILE_SCALES[profile], 1.0)
+        maps = maps if profile == "portable" else as_operator(*maps)
+        made.append(Layer(like, *maps, cell != "gru_before", 12 if like == "lstm" else 0))
     dense = random_affine(rng, outputs, sizes[-1], view, STATE_SCALE * 4, 2.0)
     return QuantizedModel(tuple(made), Head("steps", dense), scale, scheme=scheme)
 
@@ -108,24 +117,23 @@ def head_entry(core: str, scheme: Scheme) -> dict[str, Any]:
     return formula(samples)
 
 
-def layer_models(cell: Variant, scheme: Scheme) -> list[QuantizedModel]:
+def layer_models(cell: Variant, kind: Kind) -> list[QuantizedModel]:
     """Two stacks, models of one layer, and of two with one direction and with both."""
-    made = [stack(cell, scheme, SIZES, 5), stack(cell, scheme, FEW, 5)]
+    scheme, profile = parts_of(kind)
+    draw = partial(random_model, cell=cell, scheme=scheme, profile=profile)
+    made = [stack(cell, kind, SIZES, 5), stack(cell, kind, FEW, 5)]
     plain = [(shape, False) for shape in (*SINGLES, *FEW_SINGLES)]
     for seed, ((inputs, hidden), saturating) in enumerate([*plain, *((shape, True) for shape in SATURATING)]):
-        one = random_model(seed, cell, scheme, input_size=inputs, hidden_size=hidden, head=None, saturating=saturating)
-        made.append(one)
-    headed = [
-        random_model(seed, cell, scheme, input_size=12, hidden_size=24, output_size=1 + 4 * seed) for seed in (0, 1)
-    ]
-    deep = random_model(0, cell, scheme, input_size=10, hidden_size=12, layers=2)
-    both = random_model(0, cell, scheme, input_size=10, hidden_size=12, layers=2, bidirectional=True)
+        made.append(draw(seed, input_size=inputs, hidden_size=hidden, head=None, saturating=saturating))
+    headed = [draw(seed, input_size=12, hidden_size=24, output_size=1 + 4 * seed) for seed in (0, 1)]
+    deep = draw(0, input_size=10, hidden_size=12, layers=2)
+    both = draw(0, input_size=10, hidden_size=12, layers=2, bidirectional=True)
     return [*made, *headed, deep, both]
 
 
-def layer_entry(core: str, cell: Variant, scheme: Scheme) -> dict[str, Any]:
+def layer_entry(core: str, cell: Variant, kind: Kind) -> dict[str, Any]:
     """What fitted.json holds of a cell."""
-    models = layer_models(cell, scheme)
+    models = layer_models(cell, kind)
     found = [counted(core, model) for model in models]
     samples = []
     for model, one in zip(models, found, strict=True):
@@ -158,10 +166,10 @@ def core_entries(core: str) -> dict[str, Any]:
         entries[f"head {scheme}"] = head_entry(core, scheme)
         for cell in VARIANTS:
             entries[f"{cell} {scheme}"] = layer_entry(core, cell, scheme)
-        for name, entry in entries.items():
-            if scheme in name:
-                errors = ", ".join(f"{what} {value:.1%}" for what, value in entry.items() if what in ERRORS)
-                print(f"{core} {name}: {errors}, stack up to {entry.get('stack')}", flush=True)
+    entries[f"lstm {OPERATOR}"] = layer_entry(core, "lstm", OPERATOR)
+    for name, entry in entries.items():
+        errors = ", ".join(f"{what} {value:.1%}" for what, value in entry.items() if what in ERRORS)
+        print(f"{core} {name}: {errors}, stack up to {entry.get('stack')}", flush=True)
     return entries
 
 
