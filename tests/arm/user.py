@@ -1,4 +1,5 @@
 """python -m tests.arm.user: the wheel, installed and used as on a Raspberry Pi, and every integer of two models there.
+A third one is of the profile tflite-lstm.
 
 What it prints are the commands as somebody types them on the device, and what they answer.
 """
@@ -32,6 +33,9 @@ MODELS: Final = {
 }
 
 
+OPERATOR: Final = ("--data", "vowels", "--cell", "lstm", "--hidden", "16", "--epochs", "8", "--profile", "tflite-lstm")
+
+
 class Line(NamedTuple):
     """A command line on a processor. like: the model whose predictions it must print."""
 
@@ -59,6 +63,9 @@ LINES: Final = (
     Line("edgernn build ecg/model.ernn", PI_5),
     Line("edgernn run ecg/model.so ecg.csv", PI_5, like="ecg"),
     Line("edgernn verify ecg/model.ernn --engines native,litert-compiled --sequences 5", PI_5),
+    Line("edgernn verify operator/model.ernn --engines native,litert,litert-reference,tflite-runtime --sequences 5"),
+    Line("edgernn build operator/model.ernn", PI_5),
+    Line("edgernn verify operator/model.ernn --engines native,litert,tflite-runtime --sequences 5", PI_5),
     Line("edgernn checks", PI_2),
     Line("edgernn run vowels/model.ernn - < vowels.csv", PI_2, like="vowels"),
     Line("edgernn build vowels/model.ernn", PI_2),
@@ -109,6 +116,7 @@ def main() -> int:
             BITS_64.pip_install([f"{wheel}[run,export]"])  # refuses where a package is missing
             for model, options in MODELS.items():
                 _host(folder, "train", "--data", model, *options, "--quiet", "-o", model)
+            _host(folder, "train", *OPERATOR, "--quiet", "-o", "operator")
             failures = _session(folder) + _integers(folder)
     except Unavailable as problem:
         print(f"error: {problem}", file=sys.stderr)
