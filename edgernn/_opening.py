@@ -113,10 +113,12 @@ def _open_model(path: Path, name: str | None) -> Opened:
     model = QuantizedModel.load(path)
     notes: list[str] = []
     if name is None:
-        library = _library_beside(path, model.interface, notes)
+        library = _library_beside(path, model.interface, notes) if model.profile == "portable" else None
         if library is not None:
             return _native(library)
         name = _usual()
+        if name == "native" and model.profile != "portable":
+            notes.append("native computes as CMSIS-NN does, not as LiteRT (pip install numba, or name a .tflite)")
     if name == "numba" and find_spec("numba"):
         return _numba(model, tuple(notes))
     engine = _installed(name)

@@ -117,8 +117,9 @@ def decompose_multiplier(m: Any) -> tuple[Any, Any]:
     m is a float64 or an array of them. Raises ValueError unless all are positive and finite.
     """
     values = np.asarray(m, np.float64)
-    if not (np.isfinite(values).all() and (values > 0).all()):
-        raise ValueError(f"a requantization multiplier must be positive and finite, not {m}")
+    wrong = ~(np.isfinite(values) & (values > 0))
+    if wrong.any():
+        raise ValueError(f"a requantization multiplier must be positive and finite, not {values[wrong][0]}")
     fraction, exponent = np.frexp(values)
     q31 = np.floor(fraction * 2.0**31 + 0.5).astype(np.int64)
     carry = q31 == 1 << 31  # the fraction rounded up to one

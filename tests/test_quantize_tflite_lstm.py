@@ -171,8 +171,6 @@ def test_a_hidden_state_of_one_is_the_largest_byte() -> None:
         y, state = model.run(x[:, :2], None, (torch.full(shape, h), c))
         assert torch.equal(y, wanted)
         assert all(torch.equal(*pair) for pair in zip(state, last, strict=True))
-    lowest = [model.run(x[:, :2], None, (torch.full(shape, h), c))[0] for h in (-1.0, -100.0)]
-    assert torch.equal(*lowest)
 
 
 def test_the_fused_operations_are_not_taken() -> None:
@@ -227,11 +225,6 @@ def test_files_bring_the_model_back(tmp_path: Path) -> None:
     assert QuantizedModel.load(tmp_path / "model.ernn").profile == "tflite-lstm"
 
 
-def test_files_are_silent_about_the_profile_portable() -> None:
-    assert "profile" not in QuantConfig().as_dict()
-    assert QuantConfig(**OPERATOR.as_dict()) == OPERATOR
-
-
 # ---- primitives ------------------------------------------------------------------------------------------------------
 
 
@@ -284,7 +277,7 @@ def test_absurd_weights_end(name: str, value: float) -> None:
     model, x, lengths = ready()
     with torch.no_grad():
         getattr(model.rnn, name)[3, 2] = value
-    with pytest.raises(ValueError, match=rf"(?s)^{name}: .*; its weights are too large or not finite; train with a lower"):
+    with pytest.raises(ValueError, match=rf"(?s)^{name}: .*; its weights are too large or not finite; train"):
         model(x, lengths)
 
 

@@ -24,7 +24,7 @@ from edgernn._tflite_lstm import (
 from edgernn.engines import ENGINES
 from edgernn.firmware_sim import Stream, count_saturation, run, run_batch
 from edgernn.firmware_sim._network import Network
-from edgernn.qmodel import IntArray, Layer, QuantizedModel, State
+from edgernn.qmodel import IntArray, Layer, QuantizedModel
 from tests import tflite_lstm_oracle as oracle
 from tests.models import random_input, random_model
 from tests.tflite_lstm_cases import CASES, case, expected, make, without_limits
@@ -158,10 +158,10 @@ def test_batches_of_both_directions_equal_the_oracle() -> None:
             assert np.array_equal(y[row, :length] if model.every_step else y[row], wanted), f"seed {seed}"
 
 
-def random_state(model: QuantizedModel, seed: int) -> State:
+def random_state(model: QuantizedModel, seed: int) -> dict[str, IntArray]:
     """Any bytes and half-words, with both of their ends among them."""
     rng = np.random.default_rng(seed)
-    state: State = {}
+    state: dict[str, IntArray] = {}
     for name, spec in model.states.items():
         ends = np.iinfo(spec.dtype)
         state[name] = rng.integers(ends.min, ends.max + 1, spec.size).astype(spec.dtype)

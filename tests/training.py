@@ -63,7 +63,8 @@ def without_times(history: History) -> tuple[Any, Any]:
 
 
 class CtrlC:
-    """Sends this process the real signal at the model's n-th forward pass in training."""
+    """Sends this process the real signal at the model's n-th forward pass in training, also where SIGINT is ignored, as
+    in a shell's background jobs."""
 
     def __init__(self, model: SequenceModel, after: int) -> None:
         self.left = after
@@ -73,4 +74,8 @@ class CtrlC:
         self.left -= module.training
         if self.left == 0 and module.training:
             self.hook.remove()
-            signal.raise_signal(signal.SIGINT)
+            former = signal.signal(signal.SIGINT, signal.default_int_handler)
+            try:
+                signal.raise_signal(signal.SIGINT)
+            finally:
+                signal.signal(signal.SIGINT, former)
