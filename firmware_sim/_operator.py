@@ -86,7 +86,7 @@ class Operator(Readable):
 def _pack(layer: Layer, flavour: Flavour) -> OperatorCell:
     exponent, litert = layer.cell_exponent, flavour == "litert"
     maps = _pack_affine(layer.input, flavour), _pack_affine(layer.recurrent, flavour)
-    return OperatorCell(*maps, _tables(litert, exponent), 30 - exponent, flavour == "tflm", litert)
+    return OperatorCell(*maps, operator_tables(litert, exponent), 30 - exponent, flavour == "tflm", litert)
 
 
 def _pack_affine(affine: Affine, flavour: Flavour) -> PackedAffine:
@@ -98,7 +98,7 @@ def _pack_affine(affine: Affine, flavour: Flavour) -> PackedAffine:
 
 
 @cache
-def _tables(litert: bool, cell_exponent: int) -> Array:
+def operator_tables(litert: bool, cell_exponent: int) -> Array:
     sigmoid, tanh = (gemmlowp_sigmoid, gemmlowp_tanh) if litert else (table_sigmoid, table_tanh)
     v = np.arange(65536).astype(np.uint16).view(np.int16).astype(np.int64)
     return np.stack([sigmoid(v), tanh(v), tanh(v, cell_exponent)]).astype(np.int16)

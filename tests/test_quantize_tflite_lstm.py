@@ -18,7 +18,6 @@ from edgernn.nn import SequenceModel
 from edgernn.qmodel import QuantizedModel
 from edgernn.quantize import QuantConfig, _ops, calibrate, convert, prepare
 from edgernn.quantize._cells import Cells
-from edgernn.quantize.fused import available
 from edgernn.train import fit
 
 from . import oracle, tflite_lstm_oracle
@@ -171,12 +170,6 @@ def test_a_hidden_state_of_one_is_the_largest_byte() -> None:
         y, state = model.run(x[:, :2], None, (torch.full(shape, h), c))
         assert torch.equal(y, wanted)
         assert all(torch.equal(*pair) for pair in zip(state, last, strict=True))
-
-
-def test_the_fused_operations_are_not_taken() -> None:
-    model, x, _ = ready()
-    assert model.quantizer is not None
-    assert not available(model.quantizer, model)
 
 
 # ---- the integers ----------------------------------------------------------------------------------------------------

@@ -17,6 +17,7 @@ from .._ops import Primitives
 from ._dense import run_dense
 from ._direction import Direction, run_direction
 from ._input import quantize_input
+from ._operator import OperatorDirection, run_operator
 
 if TYPE_CHECKING:
     from ...nn import SequenceModel
@@ -38,13 +39,11 @@ def explicit() -> Iterator[None]:
 
 
 def available(quantizer: "ModelQuantizer", model: "SequenceModel") -> bool:
-    """Whether the fused operations can run the model: on a processor with a SIMD form, in float32, without dropout.
-
-    They have no other profile than portable.
-    """
-    if not _wanted or host_form() is None or quantizer.cells.ops != _PRIMITIVES:
+    """Whether the fused operations can run the model: in float32, without dropout, and in the profile portable on a
+    processor with a SIMD form."""
+    if not _wanted or quantizer.cells.ops != _PRIMITIVES:
         return False
-    if quantizer.config.profile != "portable":
+    if quantizer.config.profile == "portable" and host_form() is None:
         return False
     dropout = model.training and model.rnn.num_layers > 1 and model.rnn.dropout
     weight = model.head.weight
@@ -60,9 +59,23 @@ def run(
     wants_state: bool,
 ) -> tuple[Tensor, State | None]:
     """ModelQuantizer.run, and the same numbers. Raises OverflowError for weights whose sums the kernels cannot take."""
+    steps = np.full(len(x), x.shape[1]) if lengths is None else lengths.numpy().copy()
+    layers = _portable_layers if quantizer.config.profile == "portable" else _operator_layers
+    sequence, last = layers(quantizer, model, x, steps, state)
+    if model.head_kind == "last":
+        sequence = _joined([h for h, _ in last[-len(model.rnn.layers()[-1]) :]])
+    y = _head(quantizer, model, sequence)
+    if model.head_kind == "steps" and lengths is not None:
+        y = y * valid_steps(lengths, x.shape[1])[..., None]
+    return y, _real_state(quantizer, model, last) if wants_state else None
+
+
+def _portable_layers(
+    quantizer: "ModelQuantizer", model: "SequenceModel", x: Tensor, steps: Array, state: State | None
+) -> tuple[Tensor, list[Any]]:
+    """What the last layer gives at every step, and the final (h, c) of every direction; steps: the lengths."""
     rnn, config, cell, ends = model.rnn, quantizer.config, cast(Cell, model.cell), model.head_kind == "last"
     layers, view_scale, reset_after = rnn.layers(), quantizer.view_scale, bool(getattr(rnn, "reset_after", True))
-    steps = np.full(len(x), x.shape[1]) if lengths is None else lengths.numpy().copy()
     given = {} if state is None else quantizer.initial(model, x, state)
     exponents = dict(zip(rnn.direction_names(), quantizer.cell_exponents.tolist(), strict=True))
     input_scale = quantizer.input_scale
@@ -94,12 +107,27 @@ def run(
             last.append((h, c))
         if wanted:
             sequence, integers = (_joined(part) for part in zip(*outputs, strict=True))
-    if ends:
-        sequence = _joined([h for h, _ in last[-len(names) :]])
-    y = _head(quantizer, model, sequence)
-    if not ends and lengths is not None:
-        y = y * valid_steps(lengths, x.shape[1])[..., None]
-    return y, _real_state(model, last, list(exponents.values())) if wants_state else None
+    return sequence, last
+
+
+def _operator_layers(
+    quantizer: "ModelQuantizer", model: "SequenceModel", x: Tensor, steps: Array, state: State | None
+) -> tuple[Tensor, list[Any]]:
+    """`_portable_layers` in the profile tflite-lstm."""
+    ends, layers, saving = model.head_kind == "last", model.rnn.layers(), torch.is_grad_enabled()
+    sequence, last = _input(quantizer, model, x, steps, quantizer.input_scale).double(), list[Any]()
+    first = quantizer.initial(model, x, state)
+    for index, names in enumerate(layers):
+        wanted, outputs = not ends or index + 1 < len(layers), list[Tensor]()
+        for name in names:
+            layer, _, _ = quantizer.layer(model, name)
+            direction = OperatorDirection(steps, name.endswith(REVERSE), layer.cell_exponent, wanted, saving)
+            hidden, h, c = run_operator(direction, sequence, *first[name], layer.input, layer.recurrent)
+            outputs.append(hidden)
+            last.append((h, c))
+        if wanted:
+            sequence = _joined(outputs)
+    return sequence, last
 
 
 def _input(quantizer: "ModelQuantizer", model: "SequenceModel", x: Tensor, steps: Array, scale: Tensor) -> Tensor:
@@ -131,6 +159,9 @@ def _learned_scales(
 def _head(quantizer: "ModelQuantizer", model: "SequenceModel", values: Tensor) -> Tensor:
     weight, bias, view_scale = model.head.weight, model.head.bias, quantizer.view_scale
     scale, output_scale = None, quantizer.output_scale
+    if quantizer.config.profile == "tflite-lstm":  # in float64, as all that has gradients there
+        cells, (dense, _) = quantizer.cells, quantizer.head(model)
+        return (cells.narrow(cells.affine(dense, values)) * (output_scale * 256.0)).float()
     if quantizer.config.learn_scales:
         parts = weight.detach().double(), bias.detach().double(), _constant(view_scale), output_scale.detach()
         scale = quantizer.weight_scale("head", *parts)
@@ -138,12 +169,13 @@ def _head(quantizer: "ModelQuantizer", model: "SequenceModel", values: Tensor) -
     return run_dense(values, narrow, view_scale, quantizer.config.per_channel, weight, bias, output_scale, scale)
 
 
-def _real_state(model: "SequenceModel", last: list[Any], exponents: list[int]) -> State:
+def _real_state(quantizer: "ModelQuantizer", model: "SequenceModel", last: list[Any]) -> State:
     """torch's hx in real units."""
-    h = torch.stack([h for h, _ in last]) * fixedpoint.STATE_SCALE
+    h = torch.stack([h for h, _ in last]).float() * quantizer.hidden.scale
     if model.cell != "lstm":
         return h
-    return h, torch.stack([c * 2.0**-exponent for (_, c), exponent in zip(last, exponents, strict=True)])
+    exponents = quantizer.cell_exponents.tolist()
+    return h, torch.stack([c.float() * 2.0**-e for (_, c), e in zip(last, exponents, strict=True)])
 
 
 def _joined(parts: Sequence[Tensor]) -> Tensor:
