@@ -19,7 +19,7 @@ from typing import Final, NamedTuple
 import torch
 
 from edgernn.nn import GRU, LSTM, RNN, SequenceModel
-from edgernn.quantize import calibrate, prepare
+from edgernn.quantize import QuantConfig, calibrate, prepare
 from edgernn.quantize.fused import explicit
 
 from .machine import describe, restart_with_threads, thread_variables
@@ -30,6 +30,7 @@ from .train_peers import OUTPUTS, float_classifier, peers, training_step
 INPUTS: Final = 12
 STEPS: Final = 100
 BATCH: Final = 64
+Config = QuantConfig | str
 PARTS: Final = ("table", "threads", "growth", "vowels")
 _TRIM_THRESHOLD: Final = -1  # of malloc.h
 _MMAP_THRESHOLD: Final = -3
@@ -50,7 +51,7 @@ def data(steps: int = STEPS, batch: int = BATCH) -> Data:
     return Data(x, x.transpose(0, 1).contiguous(), torch.randint(0, OUTPUTS, (batch,)))
 
 
-def ours(cell: str, hidden_size: int, x: torch.Tensor, scheme: str = "w8a8", layers: int = 1) -> SequenceModel:
+def ours(cell: str, hidden_size: int, x: torch.Tensor, config: Config = "w8a8", layers: int = 1) -> SequenceModel:
     """A prepared and calibrated model; `gru_before` is the GRU of Cho et al."""
     kinds: dict[str, Callable[..., LSTM | GRU | RNN]] = {
         "lstm": LSTM,
@@ -59,7 +60,7 @@ def ours(cell: str, hidden_size: int, x: torch.Tensor, scheme: str = "w8a8", lay
         "rnn": RNN,
     }
     rnn = kinds[cell](INPUTS, hidden_size, num_layers=layers, batch_first=True)
-    return calibrate(prepare(SequenceModel(rnn, OUTPUTS), scheme), x)
+    return calibrate(prepare(SequenceModel(rnn, OUTPUTS), config), x)
 
 
 # ---- forward and backward --------------------------------------------------------------------------------------------
@@ -82,8 +83,8 @@ def rows(hidden_size: int, with_peers: bool) -> Iterator[Row]:
         model = float_classifier(cell, INPUTS, hidden_size, layers)
         return Row(name, name, training_step(model, given.time_major, given.y))
 
-    def our_row(name: str, reference: str, cell: str, scheme: str = "w8a8", layers: int = 1) -> Row:
-        model = ours(cell, hidden_size, given.x, scheme, layers)
+    def our_row(name: str, reference: str, cell: str, config: Config = "w8a8", layers: int = 1) -> Row:
+        model = ours(cell, hidden_size, given.x, config, layers)
         return Row(f"edgernn {name}", f"float nn.{reference}", training_step(model, given.x, given.y))
 
     for cell in ("lstm", "gru", "rnn"):
@@ -93,6 +94,7 @@ def rows(hidden_size: int, with_peers: bool) -> Iterator[Row]:
     for cell in ("lstm", "gru", "rnn"):
         yield our_row(f"{cell.upper()} w8a8", cell.upper(), cell)
         yield our_row(f"{cell.upper()} w8a16", cell.upper(), cell, "w8a16")
+    yield our_row("LSTM tflite-lstm", "LSTM", "lstm", QuantConfig(profile="tflite-lstm"))
     yield our_row("GRU reset before w8a8", "GRU", "gru_before")
     for cell in ("lstm", "gru"):
         yield our_row(f"{cell.upper()} w8a8, 2 layers", f"{cell.upper()}, 2 layers", cell, layers=2)
