@@ -222,8 +222,8 @@ def test_masks_of_pruned_weights() -> None:
     assert not gradients["rnn.weight_hh_l1"][~mask].any()
 
 
-def test_backward_twice() -> None:
-    model, x, lengths = ready("gru")
+def check_backward_twice(model: SequenceModel, x: Tensor, lengths: Tensor) -> None:
+    """With a graph that is kept, not with one that is not, and no second derivatives."""
     parameters = list(model.parameters())
     loss = weighted(model(x, lengths), 0)
     first = torch.autograd.grad(loss, parameters, retain_graph=True)
@@ -233,6 +233,10 @@ def test_backward_twice() -> None:
         torch.autograd.grad(loss, parameters)
     with pytest.raises(RuntimeError, match="second derivatives"):
         torch.autograd.grad(model(x, lengths).square().sum(), parameters, create_graph=True)
+
+
+def test_backward_twice() -> None:
+    check_backward_twice(*ready("gru"))
 
 
 def test_two_models_in_turn_and_graphs_that_are_dropped() -> None:

@@ -19,7 +19,7 @@ from edgernn.quantize.fused._operator import OperatorDirection, run_operator
 from edgernn.quantize.fused._operator_steps import INPUT, RECURRENT, Records
 
 from .networks import build
-from .test_fused import outcome, weighted
+from .test_fused import check_backward_twice, outcome, weighted
 
 BOUND = 1e-6  # of a gradient's norm
 
@@ -199,16 +199,7 @@ def test_only_the_gradients_that_are_needed() -> None:
 
 
 def test_backward_twice() -> None:
-    model, x, lengths = ready()
-    parameters = list(model.parameters())
-    loss = weighted(model(x, lengths), 0)
-    first = torch.autograd.grad(loss, parameters, retain_graph=True)
-    second = torch.autograd.grad(loss, parameters)
-    assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
-    with pytest.raises(RuntimeError, match="backward through the graph a second time"):
-        torch.autograd.grad(loss, parameters)
-    with pytest.raises(RuntimeError, match="second derivatives"):
-        torch.autograd.grad(model(x, lengths).square().sum(), parameters, create_graph=True)
+    check_backward_twice(*ready())
 
 
 def test_threads_share_a_batch() -> None:
