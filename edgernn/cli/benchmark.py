@@ -139,22 +139,9 @@ def _missing(with_float: bool) -> dict[str, str]:
 
 def _table(found: Found, metric: str, show: Any) -> str:
     several = len(found["fingerprints"]) > 1
-    headers = (
-        *["model"] * several,
-        "runtime",
-        metric,
-        "equals kernel",
-        "bytes",
-        "MB RSS",
-        "sequence",
-        "us",
-        "95 %",
-        "step",
-        "us",
-        "95 %",
-    )
+    what = (*["model"] * several, "runtime", metric, "equals kernel", "bytes", "MB RSS")
     return table(
-        headers,
+        (*what, "sequence", "us", "95 %", "step", "us", "95 %"),
         [
             (
                 *[row["model"]] * several,

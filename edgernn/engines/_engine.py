@@ -226,4 +226,5 @@ class _ModelStepper:
 
     def _check_form(self) -> None:
         if self._form == "stream":
-            raise ValueError("the form stream keeps its state inside the file: reset it or go on")
+            cure = "reset it or go on; the portable profile's form step gives it"
+            raise ValueError(f"the form stream keeps its state inside the file: {cure}")
