@@ -59,3 +59,26 @@ def test_the_readme_has_the_tables_of_a_run() -> None:
     for place, cells in found.items():
         assert len(cells) == len(CELLS), place
         assert all(re.fullmatch(r"✓ [\d,]+", cell) for cell in cells), place
+
+
+def test_the_readme_has_the_profile_tflite_lstm() -> None:
+    """In a table of its own: every form of every engine that needs no compiler for each model, and 0 for none."""
+    _, _, after = README.read_text().partition("The profile tflite-lstm, which is among them:")
+    rows = re.findall(r"^\| `([\w-]+)` \| (.*) \|$", after.partition("<details>")[0], re.M)
+    found = {
+        (engine, form)
+        for engine, cells in rows
+        for form, cell in zip(FORMS, cells.split(" | "), strict=True)
+        if "✓" in cell
+    }
+    assert all(re.fullmatch(r"✓ [\d,]+|–", cell) for _, cells in rows for cell in cells.split(" | "))
+    models = [case.model for case in map(draw, range(0, 400, 8)) if case.model.profile == "tflite-lstm"]
+    expected = {
+        (engine.name, f"{form}, bidirectional" if model.bidirectional else form)
+        for engine in ENGINES.values()
+        for model in models
+        for form in forms_of(engine, model)
+        if not engine.compiled
+    }
+    expected |= {(name, form + way) for name, form in _REFERENCES.items() for way in ("", ", bidirectional")}
+    assert expected <= found
