@@ -10,8 +10,6 @@ from ._artifacts import Artifact
 from .qmodel import DIRECTION_NAMES, IntArray, QuantizedModel
 
 _CONTROL: Final = {".tflite": np.int32, ".onnx": np.int64}  # shapes, places, steps: what a graph does, not with what
-
-
 _BIAS: Final = ":b"  # what the name of a bias ends with, which is int32 in some operators
 
 

@@ -34,6 +34,7 @@ from .fixedpoint import (
 
 Flavour = Literal["litert", "tflm", "cmsis"]
 FLAVOURS: Final[tuple[Flavour, ...]] = get_args(Flavour)
+C_FLAVOUR: Final[Flavour] = "cmsis"  # of edgernn's C export
 
 OPERATOR_SCALE: Final = 2.0**-12  # of pre-activations
 OPERATOR_REACH: Final = 32767 * OPERATOR_SCALE  # a recurrent term up to here is the same in `tflm` and `cmsis`

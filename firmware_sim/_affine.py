@@ -36,11 +36,15 @@ class PackedAffine(NamedTuple):
 def pack_affine(affine: Affine, first: int = 0, last: int | None = None) -> PackedAffine:
     """Rows first .. last - 1 of the map (all of them by default), transposed, padded and aligned."""
     part = slice(first, last)
-    weight = affine.weight[part].T
-    columns, rows = (_round_up(n, block) for n, block in zip(weight.shape, (COLUMN_BLOCK, ROW_BLOCK), strict=True))
-    constants = _padded(np.stack([affine.bias[part], affine.multiplier[part], affine.shift[part]]), (3, rows), np.int32)
-    constants[SHIFT, weight.shape[1] :] = 15  # any valid one
-    return PackedAffine(_padded(weight, (columns, rows), np.int16), constants)
+    return pack_rows(affine.weight[part], affine.bias[part], affine.multiplier[part], affine.shift[part])
+
+
+def pack_rows(weight: Array, *constants: Array) -> PackedAffine:
+    """The same of weight [rows, columns]; constants: BIAS, MULTIPLIER and SHIFT [rows]."""
+    rows, columns = (_round_up(n, block) for n, block in zip(weight.shape, (ROW_BLOCK, COLUMN_BLOCK), strict=True))
+    packed = _padded(np.stack(constants), (3, rows), np.int32)
+    packed[SHIFT, len(weight) :] = 15  # any valid one
+    return PackedAffine(_padded(weight.T, (columns, rows), np.int16), packed)
 
 
 def padded_columns(columns: int) -> int:

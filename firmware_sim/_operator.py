@@ -30,7 +30,7 @@ from ._affine import (
     PackedAffine,
     accumulate,
     look_up,
-    pack_affine,
+    pack_rows,
 )
 from ._cells import ZERO, tally
 from ._jit import inlined, kernel, machine_code
@@ -40,6 +40,7 @@ from ._layer import time_of
 numba: Any = untyped_numba
 
 CELL_TANH = 2  # the third of the tables
+INPUT, RECURRENT = 1, 2  # bits: terms of a pre-activation
 
 
 class OperatorCell(NamedTuple):
@@ -91,10 +92,8 @@ def _pack(layer: Layer, flavour: Flavour) -> OperatorCell:
 
 def _pack_affine(affine: Affine, flavour: Flavour) -> PackedAffine:
     """With the multipliers of `rescale`, q31 and exponent, in place of those of `requantize`."""
-    packed = pack_affine(affine)
     multipliers = operator_multipliers(affine.input_scale, affine.weight_scale, flavour)
-    packed.rows[[MULTIPLIER, SHIFT], : affine.rows] = multipliers
-    return packed
+    return pack_rows(affine.weight, affine.bias, *multipliers)
 
 
 @cache
@@ -126,7 +125,7 @@ def run_operator(
         view[: h.shape[1]] = h[b]
         for n in range(length):
             t = time_of(n, length, backward)
-            pre_activations(cell, x[b, t], view, acc, gates)
+            pre_activations(cell, x[b, t], view, acc, gates, None)
             for slot in range(4):
                 tally(saturation, slot, gates, np.uint64(slot) * size, size)
             advance(cell, gates, c[b], view)
@@ -148,15 +147,24 @@ def tally_bytes(saturation: Any, view: Array, size: Any) -> None:
 
 
 @inlined
-def pre_activations(cell: OperatorCell, x: Array, view: Array, acc: Array, gates: Array) -> None:
-    """gates = sat16(sat16(input term) + recurrent term)."""
+def pre_activations(cell: OperatorCell, x: Array, view: Array, acc: Array, gates: Array, passes: Any) -> None:
+    """gates = sat16(sat16(input term) + recurrent term).
+
+    passes: None, or uint8 as gates, for training: which of the terms, INPUT and RECURRENT, the limits leave alone.
+    """
     accumulate(cell.input, x, acc)
     for n in range(np.uint64(gates.shape[0])):
-        gates[n] = sat16(rescale(acc[n], cell.input.rows[MULTIPLIER, n], cell.input.rows[SHIFT, n]))
+        term = rescale(acc[n], cell.input.rows[MULTIPLIER, n], cell.input.rows[SHIFT, n])
+        gates[n] = sat16(term)
+        if passes is not None:
+            passes[n] = INPUT * (term == sat16(term))
     accumulate(cell.recurrent, view, acc)
     for n in range(np.uint64(gates.shape[0])):
         term = rescale(acc[n], cell.recurrent.rows[MULTIPLIER, n], cell.recurrent.rows[SHIFT, n])
-        gates[n] = sat16(gates[n] + (sat16(term) if cell.saturates_terms else term))
+        total = gates[n] + (sat16(term) if cell.saturates_terms else term)
+        gates[n] = sat16(total)
+        if passes is not None:
+            passes[n] = (passes[n] | RECURRENT * (term == sat16(term))) * (total == sat16(total))
 
 
 @inlined

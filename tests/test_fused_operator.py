@@ -10,13 +10,14 @@ import pytest
 import torch
 from torch import Tensor
 
+from edgernn.firmware_sim._operator import INPUT, RECURRENT
 from edgernn.nn import SequenceModel
 from edgernn.nn._base import scan, valid_steps
 from edgernn.quantize import QuantConfig, calibrate, explicit, prepare
 from edgernn.quantize._cells import Cells, IntegerAffine, IntegerLayer
 from edgernn.quantize.fused import _memory, _network, _operator
 from edgernn.quantize.fused._operator import OperatorDirection, run_operator
-from edgernn.quantize.fused._operator_steps import INPUT, RECURRENT, Records
+from edgernn.quantize.fused._operator_steps import Records
 
 from .networks import build
 from .test_fused import check_backward_twice, outcome, weighted

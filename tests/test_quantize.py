@@ -161,19 +161,24 @@ def gradients(model: SequenceModel, x: Tensor, lengths: Tensor) -> dict[str, Ten
     return {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None and "quantizer" not in n}
 
 
+def check_without_rounding(model: SequenceModel, config: QuantConfig | str, smooth: Primitives) -> None:
+    """Over `smooth` primitives a float model's outputs and gradients stay the same when it is prepared."""
+    x, lengths = sample()
+    inside = x * 0.9  # without rounding, a value at the end of the calibrated range may lie just outside
+    y, expected = model(inside, lengths), gradients(model, inside, lengths)
+    calibrate(prepare(model, config), x, lengths)
+    assert model.quantizer is not None
+    model.quantizer.cells = Cells(smooth)
+    torch.testing.assert_close(model(inside, lengths), y, atol=2e-6, rtol=1e-5)
+    for name, gradient in gradients(model, inside, lengths).items():
+        torch.testing.assert_close(gradient, expected[name], atol=1e-5, rtol=1e-4)
+
+
 @pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize("scheme", ["w8a8", "w8a16"])
 @pytest.mark.parametrize("head", ["last", "steps"])
 def test_without_rounding_the_cells_are_the_float_model(variant: Variant, scheme: str, head: HeadKind) -> None:
-    model, (x, lengths) = build(variant, head, gain=1.0), sample()
-    inside = x * 0.9  # without rounding, a value at the end of the calibrated range may lie just outside
-    y, expected = model(inside, lengths), gradients(model, inside, lengths)
-    calibrate(prepare(model, scheme), x, lengths)
-    assert model.quantizer is not None
-    model.quantizer.cells = Cells(SMOOTH)
-    torch.testing.assert_close(model(inside, lengths), y, atol=2e-6, rtol=1e-5)
-    for name, gradient in gradients(model, inside, lengths).items():
-        torch.testing.assert_close(gradient, expected[name], atol=1e-5, rtol=1e-4)
+    check_without_rounding(build(variant, head, gain=1.0), scheme, SMOOTH)
 
 
 @pytest.mark.parametrize("variant", VARIANTS)

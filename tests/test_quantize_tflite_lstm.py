@@ -17,13 +17,12 @@ from edgernn.firmware_sim import run
 from edgernn.nn import SequenceModel
 from edgernn.qmodel import QuantizedModel
 from edgernn.quantize import QuantConfig, _ops, calibrate, convert, prepare
-from edgernn.quantize._cells import Cells
 from edgernn.train import fit
 
 from . import oracle, tflite_lstm_oracle
 from .networks import HIDDEN, OUTPUT, build, sample
 from .test_quantize import SMOOTH as PORTABLE_SMOOTH
-from .test_quantize import gradients
+from .test_quantize import check_without_rounding, gradients
 from .training import ALL_PHASES, CtrlC, same, some_data, some_model, without_times
 
 OPERATOR = QuantConfig(profile="tflite-lstm")
@@ -329,15 +328,7 @@ SMOOTH = replace(
 @pytest.mark.parametrize("head", ["last", "steps"])
 @pytest.mark.parametrize("bidirectional", [False, True])
 def test_without_rounding_the_cell_is_the_float_model(head: Any, bidirectional: bool) -> None:
-    model, (x, lengths) = build("lstm", head, gain=1.0, bidirectional=bidirectional), sample()
-    inside = x * 0.9  # without rounding, a value at the end of the calibrated range may lie just outside
-    y, expected = model(inside, lengths), gradients(model, inside, lengths)
-    calibrate(prepare(model, OPERATOR), x, lengths)
-    assert model.quantizer is not None
-    model.quantizer.cells = Cells(SMOOTH)
-    torch.testing.assert_close(model(inside, lengths), y, atol=2e-6, rtol=1e-5)
-    for name, gradient in gradients(model, inside, lengths).items():
-        torch.testing.assert_close(gradient, expected[name], atol=1e-5, rtol=1e-4)
+    check_without_rounding(build("lstm", head, gain=1.0, bidirectional=bidirectional), OPERATOR, SMOOTH)
 
 
 def test_gradients_with_rounding_point_where_the_float_ones_do() -> None:

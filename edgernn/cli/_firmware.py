@@ -91,6 +91,7 @@ def _vectors(model: "QuantizedModel") -> "tuple[IntArray, IntArray]":
     """A sequence for the self-test, and its outputs: the first of the model's test data, or a random one."""
     import numpy as np
 
+    from .._tflite_lstm import C_FLAVOUR
     from ..engines import kernel
 
     dataset = find_dataset(argparse.Namespace(data=None, seed=0), model)
@@ -100,4 +101,4 @@ def _vectors(model: "QuantizedModel") -> "tuple[IntArray, IntArray]":
         shape = (_VECTOR_STEPS, model.input_size)
         drawn = np.random.default_rng(0).integers(-model.input_limit, model.input_limit, shape)
         x = drawn.astype(model.input_dtype)
-    return x, kernel("cmsis").run(model, x)
+    return x, kernel(C_FLAVOUR).run(model, x)

@@ -75,12 +75,12 @@ def _measure(args: argparse.Namespace, models: Mapping[Path, "QuantizedModel"], 
     from ._models import float_file
 
     about, before = machine(), condition()
-    notes, without_float = _other_splits(models), []
+    notes, with_float = _other_splits(models), False
     networks: list[Contender] = []
     for path, model in models.items():
         beside, said = float_file(path, model)
         notes += said
-        without_float += [] if beside else [path]
+        with_float |= beside is not None
         networks += contenders(model, path, beside)
     with progress(args, "run") as report:
         rows = benchmark(networks, dataset.test, args.sequences, report)
@@ -99,7 +99,7 @@ def _measure(args: argparse.Namespace, models: Mapping[Path, "QuantizedModel"], 
         "rows": [{"model": paths[row.fingerprint], **asdict(row)} for row in rows],
         "conditions": [asdict(before), asdict(after)],
         "warnings": warnings(before, after, about["cores"] or 1),
-        "missing": _missing(len(without_float) < len(models)),
+        "missing": _missing(with_float),
         "notes": notes,
     }
 

@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
-from .._tflite_lstm import Flavour
+from .._tflite_lstm import C_FLAVOUR, Flavour
 from ..firmware_sim.native import host_suffix
 from ._emulated import EmulatedEngine as EmulatedEngine
 from ._emulated import firmware_folder as firmware_folder
@@ -72,7 +72,7 @@ def _tflite_runtime(name: str, about: str, resolver: str) -> Engine:
 def _emulated(core: str) -> EmulatedEngine:
     about = f"C for {core}, emulated by QEMU"
     return EmulatedEngine(
-        f"qemu-{core}", about, "", ".c", _C_FORMS, compiled=True, one_file=True, flavour="cmsis", core=core
+        f"qemu-{core}", about, "", ".c", _C_FORMS, compiled=True, one_file=True, flavour=C_FLAVOUR, core=core
     )
 
 
@@ -88,7 +88,7 @@ ENGINES: Final[dict[str, Engine]] = {
             _C_FORMS,
             usual=True,
             one_file=True,
-            flavour="cmsis",
+            flavour=C_FLAVOUR,
         ),
         _tflite("litert", "LiteRT, delegate XNNPACK", _LITERT, partial(litert, resolver=DEFAULT), usual=True),
         _tflite("litert-no-delegate", "LiteRT, its own kernels", _LITERT, partial(litert, resolver=NO_DELEGATE)),

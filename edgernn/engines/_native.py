@@ -6,13 +6,13 @@ from functools import cache, partial
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
 import numpy as np
 import numpy.typing as npt
 
-from .._tflite_lstm import Flavour
+from .._tflite_lstm import C_FLAVOUR
 from ..qmodel import IntArray, QuantizedModel
 from ._engine import Engine, Form
 from ._graphs import BatchSession, Session, StateStepper, stepwise
@@ -21,18 +21,15 @@ if TYPE_CHECKING:
     from ..firmware_sim.native import Compiler, Library, Source
 
 
-FLAVOUR: Final[Flavour] = "cmsis"  # of the C export
-
-
 @dataclass(frozen=True)
 class NativeEngine(Engine):
     """The C compiler's machine code. A file is a shared library, for all forms the same one; it is run only where it is
     what this computer's compiler gives of the model, since loading one lets it do anything."""
 
     def refusal(self, model: QuantizedModel) -> str | None:
-        if model.profile == "portable" or self.flavour == FLAVOUR:
+        if model.profile == "portable" or self.flavour == C_FLAVOUR:
             return None
-        return f"native computes the flavour {FLAVOUR} of this profile alone: for {self.flavour} pip install numba"
+        return f"native computes the flavour {C_FLAVOUR} of this profile alone: for {self.flavour} pip install numba"
 
     def missing(self) -> str | None:
         from ..firmware_sim.native import missing

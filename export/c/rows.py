@@ -6,7 +6,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from ..._tflite_lstm import operator_multipliers
+from ..._tflite_lstm import C_FLAVOUR, operator_multipliers
 from ...fixedpoint import requantize
 from ...qmodel import Affine
 
@@ -47,7 +47,7 @@ class Rows:
     @classmethod
     def of_operator(cls, affine: Affine) -> "Rows":
         """Of a map of the profile tflite-lstm."""
-        q31, exponent = operator_multipliers(affine.input_scale, affine.weight_scale, "cmsis")
+        q31, exponent = operator_multipliers(affine.input_scale, affine.weight_scale, C_FLAVOUR)
         return cls(affine.weight, affine.bias.astype(np.int64), q31, np.zeros_like(q31), exponent)
 
     @property

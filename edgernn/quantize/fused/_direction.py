@@ -20,7 +20,7 @@ from ...qmodel import Cell, Scheme
 from ._backward import Matrices, run_backward
 from ._gradients import FORWARD, Gru, GruResetBefore, Lstm, Rnn, numbers
 from ._maps import Map, Scales, Sums, padded
-from ._memory import borrow
+from ._memory import borrow, for_valid_steps
 from ._once import refuse_second_derivatives
 from ._threads import over_ranges, threads_for
 
@@ -77,7 +77,7 @@ class _Fused(Function):
         first = _initial(h, batch, units), _initial(c if is_lstm else None, batch, units if is_lstm else 0)
         last = first[0].copy(), first[1].copy()
         packed = _packed(direction, maps[0], maps[1])
-        views = _for_valid_steps(lengths, (batch, steps, units if direction.sequence else 0), direction.dtype)
+        views = for_valid_steps(lengths, (batch, steps, units if direction.sequence else 0), direction.dtype)
         hidden = np.empty((batch, steps, 0), np.int16)
         saved = None
         if direction.saving:
@@ -105,7 +105,7 @@ class _Fused(Function):
         gates, names, needs_x = GATES[kind], SAVED[kind], ctx.needs_input_grad[2]
         outputs = _outputs(d_outputs, batch, rows)
         dh, dc = (_gradient(g, like) for g, like in zip(d_last, (h0, c0), strict=True))
-        dx = _for_valid_steps(lengths, (*x.shape[:2], x.shape[2] if needs_x else 0), np.float32)
+        dx = for_valid_steps(lengths, (*x.shape[:2], x.shape[2] if needs_x else 0), np.float32)
         threads = threads_for(batch)
         d_recurrent = np.zeros((threads, gates * rows, rows), np.float32)
         d_input = np.zeros((threads, -(-x.shape[2] // 4) * 4, gates * rows), np.float32)
@@ -139,11 +139,6 @@ class _Fused(Function):
 
 def _tiles(rows: slice) -> slice:
     return slice(rows.start // TILE_ROWS, -(-rows.stop // TILE_ROWS))
-
-
-def _for_valid_steps(lengths: Array, shape: tuple[int, ...], dtype: Any) -> Array:
-    """An array [batch, time, ..] whose valid steps will be written; 0 at the others."""
-    return np.empty(shape, dtype) if lengths.min() == shape[1] else np.zeros(shape, dtype)
 
 
 def _initial(state: Tensor | None, batch: int, units: int) -> Array:

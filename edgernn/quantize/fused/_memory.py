@@ -37,3 +37,8 @@ def _find(size: int) -> Array:
         _free.append(buffer)
     fresh = np.empty(size + size // 4 + ALIGNMENT, np.uint8)
     return fresh[-fresh.ctypes.data % ALIGNMENT :]
+
+
+def for_valid_steps(lengths: Array, shape: tuple[int, ...], dtype: Any) -> Array:
+    """An array [batch, time, ..] whose valid steps will be written; 0 at the others."""
+    return np.empty(shape, dtype) if lengths.min() == shape[1] else np.zeros(shape, dtype)

@@ -8,11 +8,11 @@ from torch import Tensor
 from torch.autograd import Function
 
 from ..._tflite_lstm import check_operator_range
-from ...firmware_sim._affine import BIAS, MULTIPLIER, ROW_BLOCK, SHIFT, PackedAffine, padded_columns
+from ...firmware_sim._affine import PackedAffine, pack_rows, padded_columns
 from ...firmware_sim._operator import OperatorCell, operator_tables
 from ...firmware_sim.simd._pack import Array, aligned
 from ...fixedpoint import decompose_multiplier
-from ._memory import borrow
+from ._memory import borrow, for_valid_steps
 from ._once import refuse_second_derivatives
 from ._operator_steps import PARTS, Gradients, Matrices, Records, run_backward, run_forward
 from ._threads import over_ranges, threads_for
@@ -62,7 +62,8 @@ class _Fused(Function):
         direction, cell = ctx.given
         w_in, b_in, m_in, w_rec, _, m_rec, *kept = (t.numpy() for t in ctx.saved_tensors)
         records, lengths, (rows, columns), units = Records(*kept), direction.lengths, w_in.shape, w_rec.shape[1]
-        dx = _for_valid_steps(lengths, (*records.x.shape[:2], columns), ctx.needs_input_grad[1])
+        (batch, steps, _), needs_x = records.x.shape, ctx.needs_input_grad[1]
+        dx = for_valid_steps(lengths, (batch, steps if needs_x else 0, columns), np.float64)
         dh, dc = _states(d_last, len(lengths), units)
         gradients = Gradients(_outputs(d_hidden, records), dh, dc, dx)
         threads, factors = threads_for(len(lengths)), (_factors(w_in, m_in), _factors(w_rec, m_rec))
@@ -92,12 +93,7 @@ def _pack(weight: Array, bias: Array, multiplier: Array) -> PackedAffine:
         check_operator_range((np.abs(bias) + 128 * np.abs(weight).sum(axis=1)).astype(np.int64), exponent)
     except ValueError as error:
         raise OverflowError(str(error)) from None
-    rows, columns = weight.shape
-    padded = -(-rows // ROW_BLOCK) * ROW_BLOCK
-    packed = PackedAffine(aligned((padded_columns(columns), padded), np.int16), aligned((3, padded), np.int32))
-    packed.weight[:columns, :rows] = weight.T
-    packed.rows[[BIAS, MULTIPLIER, SHIFT], :rows] = bias, q31, exponent
-    return packed
+    return pack_rows(weight, bias, q31, exponent)
 
 
 def _records(x: Array, units: int, saving: bool) -> Records:
@@ -123,13 +119,6 @@ def _states(gradients: tuple[Tensor | None, ...], batch: int, units: int) -> Arr
         if gradient is not None:
             state[:, :units] = gradient.numpy()
     return states
-
-
-def _for_valid_steps(lengths: Array, shape: tuple[int, ...], wanted: bool) -> Array:
-    """Zeros at padding; empty, without steps, if it is not wanted."""
-    if not wanted:
-        return np.empty((shape[0], 0, *shape[2:]))
-    return np.empty(shape) if (lengths == shape[1]).all() else np.zeros(shape)
 
 
 def _factors(weight: Array, multiplier: Array) -> Array:

@@ -5,16 +5,15 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 
 from ..._tflite_lstm import HIDDEN_SHIFT, OPERATOR_SCALE
-from ...firmware_sim._affine import MULTIPLIER, SHIFT, TANH, Array, accumulate, look_up
+from ...firmware_sim._affine import TANH, Array, look_up
 from ...firmware_sim._jit import inlined, kernel
 from ...firmware_sim._layer import time_of
-from ...firmware_sim._operator import OperatorCell, advance, scaled
+from ...firmware_sim._operator import INPUT, RECURRENT, OperatorCell, advance, pre_activations, scaled
 from ...firmware_sim.simd._memory import zeros
-from ...fixedpoint import STATE_SCALE, rescale, round_shift, sat8, sat16
+from ...fixedpoint import STATE_SCALE, round_shift, sat8, sat16
 from ._floats import ROWS
 
 PARTS: Final = 6  # of Records.steps
-INPUT, RECURRENT = 1, 2  # bits of Records.passes
 
 _SLOPE: Final = OPERATOR_SCALE / STATE_SCALE  # of sigmoid and tanh in integers, for one in real numbers
 _HIDDEN_SLOPE: Final = 2.0 ** (15 - HIDDEN_SHIFT)  # of h for o * tanh(c), a gate's integer taken as the real number
@@ -49,7 +48,7 @@ def run_forward(
         view[: h.shape[1]] = h[b]
         for n in range(length):
             t = time_of(n, length, backward)
-            _pre_activations(cell, records.x[b, t], view, acc, gates, passes)
+            pre_activations(cell, records.x[b, t], view, acc, gates, passes)
             if saving:
                 _record_old(cell, gates, c[b], view, records.before[b, t], records.steps[b, t])
             advance(cell, gates, c[b], view)
@@ -59,22 +58,6 @@ def run_forward(
                 for u in range(size):
                     hidden[b, t, u] = view[u]
         h[b] = view[: h.shape[1]]
-
-
-@inlined
-def _pre_activations(cell: OperatorCell, x: Array, view: Array, acc: Array, gates: Array, passes: Array) -> None:
-    """As those of `_operator`, and which of the terms the limits leave alone."""
-    accumulate(cell.input, x, acc)
-    for n in range(np.uint64(gates.shape[0])):
-        term = rescale(acc[n], cell.input.rows[MULTIPLIER, n], cell.input.rows[SHIFT, n])
-        gates[n] = sat16(term)
-        passes[n] = INPUT * (term == sat16(term))
-    accumulate(cell.recurrent, view, acc)
-    for n in range(np.uint64(gates.shape[0])):
-        term = rescale(acc[n], cell.recurrent.rows[MULTIPLIER, n], cell.recurrent.rows[SHIFT, n])
-        total = gates[n] + sat16(term)
-        gates[n] = sat16(total)
-        passes[n] = (passes[n] | RECURRENT * (term == sat16(term))) * (total == sat16(total))
 
 
 @inlined

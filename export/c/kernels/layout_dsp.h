@@ -69,6 +69,15 @@ typedef struct {
   "ssat r12, #16, r12\n"                                                                                               \
   "ssat lr, #16, lr\n"
 
+/* What lies at r3 gets four sums more. */
+#define ERN_ADD_QUAD                                                                                                   \
+  "ldmia r3, {r4-r7}\n"                                                                                                \
+  "add r4, r4, r10\n"                                                                                                  \
+  "add r5, r5, r11\n"                                                                                                  \
+  "add r6, r6, r12\n"                                                                                                  \
+  "add r7, r7, lr\n"                                                                                                   \
+  "stmia r3, {r4-r7}\n"
+
 /* Four packed rows; returns where the next block starts. v: quads * 4 values, at an address divisible by 4. */
 ERN_NAKED const uint32_t *ern_packed4(ERN_IN const uint32_t *words, ERN_IN const ern_operand *v,
                                       ERN_IN int quads, ERN_IN int32_t *out) {
@@ -89,13 +98,7 @@ ERN_NAKED const uint32_t *ern_packed_sum4(ERN_IN const uint32_t *words, ERN_IN c
       "uxth r2, r2\n" ERN_QUADS
       "stmia r3, {r10-r12, lr}\n"
       "pop {r2}\n"
-      "lsrs r2, r2, #16\n" ERN_QUADS
-      "ldmia r3, {r4-r7}\n"
-      "add r4, r4, r10\n"
-      "add r5, r5, r11\n"
-      "add r6, r6, r12\n"
-      "add r7, r7, lr\n"
-      "stmia r3, {r4-r7}\n"
+      "lsrs r2, r2, #16\n" ERN_QUADS ERN_ADD_QUAD
       "pop {r4-r11, pc}\n");
 }
 

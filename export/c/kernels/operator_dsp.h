@@ -44,13 +44,7 @@ ERN_NAKED const uint32_t *ern_packed_gate4(ERN_IN const uint32_t *words, ERN_IN 
       "lsrs r2, r2, #16\n" ERN_PACKED_LOOP
       "ldr r8, [sp, #36]\n"
       "add r8, r8, #24\n"
-      "ldm r8, {r2, r4-r8}\n" ERN_RESCALE
-      "ldmia r3, {r4-r7}\n"
-      "add r4, r4, r10\n"
-      "add r5, r5, r11\n"
-      "add r6, r6, r12\n"
-      "add r7, r7, lr\n"
-      "stmia r3, {r4-r7}\n"
+      "ldm r8, {r2, r4-r8}\n" ERN_RESCALE ERN_ADD_QUAD
       "pop {r4-r11, pc}\n");
 }
 #endif
